@@ -1,0 +1,49 @@
+# make run     install what is needed into .venv (once) and start the dashboard
+# make test    the same for the development tools, then the whole test suite
+# make check   format, lint, import rules and types
+#
+# PYTHON=python3.12 make run           another Python for .venv
+# TORCH_INDEX=https://... make run     where pip finds the CPU build of torch
+# ARGS="..."                           further words for streamlit, or for pytest
+
+PYTHON ?= python3
+ARGS ?=
+
+venv := .venv
+python := $(venv)/bin/python
+# The installed project points at this folder: in a folder that was moved or copied, it is installed anew.
+here := $(shell pwd | cksum | cut -d' ' -f1)
+ready := $(venv)/ready-$(here)
+ready_dev := $(venv)/ready-dev-$(here)
+
+.PHONY: run test check format force
+.DEFAULT_GOAL := run
+
+run: $(ready)
+	@$(python) -m streamlit run dashboard/app.py $(ARGS)
+
+test: $(ready_dev)
+	@$(python) -m pytest $(ARGS)
+
+check: $(ready_dev)
+	@$(python) -m ruff format --check .
+	@$(python) -m ruff check .
+	@$(venv)/bin/lint-imports
+	@$(python) -m mypy
+
+format: $(ready_dev)
+	@$(python) -m ruff check --fix-only --quiet .
+	@$(python) -m ruff format .
+
+$(ready): requirements.txt pyproject.toml .ci/environment.py
+	@"$(PYTHON)" .ci/environment.py requirements.txt
+	@touch $@
+
+$(ready_dev): requirements-dev.txt requirements.txt pyproject.toml .ci/environment.py
+	@"$(PYTHON)" .ci/environment.py requirements-dev.txt
+	@touch $(ready) $@
+
+# .venv lost its Python (the one it was made with was removed): make it again, whatever the stamps say.
+ifeq ($(wildcard $(python)),)
+$(ready) $(ready_dev): force
+endif
