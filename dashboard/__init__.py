@@ -1,0 +1,1 @@
+"""Six pages that ask gpt_core questions and draw the answers."""

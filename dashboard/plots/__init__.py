@@ -1,0 +1,1 @@
+"""Results to figures or HTML: pure functions, no Streamlit."""
