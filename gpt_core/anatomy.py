@@ -1,0 +1,88 @@
+"""Where the parts of an architecture are, found by structure. The canary proves what is found here.
+
+Does not know any architecture by name.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from gpt_core.errors import ModelLoadError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Anatomy:
+    """The parts of one loaded network that the views ask for."""
+
+    decoder: torch.nn.Module
+    """The module that the language model's forward calls: ids in, last hidden state out."""
+    blocks: torch.nn.ModuleList
+    """The transformer blocks, in order."""
+    token_embedding: torch.nn.Embedding
+    """Token id to vector (`wte` in GPT-2)."""
+    position_embedding: torch.nn.Module | None
+    """Position to vector (`wpe` in GPT-2); None where positions are not looked up in a table."""
+    final_norm: torch.nn.Module | None
+    """The norm between the last block and the head; None until the canary has proved one."""
+    norm_candidates: tuple[torch.nn.Module, ...]
+    """Modules beside the blocks that could be the final norm."""
+    rotary: torch.nn.Module | None
+    """The module that holds the rotary frequencies; None where positions are not rotated."""
+
+
+def find_anatomy(network: PreTrainedModel) -> Anatomy:
+    """The parts of `network`; `final_norm` stays None until proved.
+
+    Raises ModelLoadError where the blocks cannot be told apart from the rest.
+    """
+    decoder = network.get_decoder() if hasattr(network, "get_decoder") else network.base_model
+    if decoder is network:
+        decoder = network.base_model
+    n_layers = int(network.config.get_text_config().num_hidden_layers)
+    stacks = [
+        module
+        for module in decoder.modules()
+        if isinstance(module, torch.nn.ModuleList)
+        and len(module) == n_layers
+        and len({type(block) for block in module}) == 1
+    ]
+    if not stacks:
+        raise ModelLoadError(
+            f"No stack of {n_layers} blocks was found in {type(network).__name__}. "
+            "Choose a causal language model made of equal blocks."
+        )
+    blocks = stacks[0]
+    inside = {id(module) for module in blocks.modules()}
+    outside = [module for module in decoder.modules() if id(module) not in inside]
+    token_embedding = network.get_input_embeddings()
+    if not isinstance(token_embedding, torch.nn.Embedding):
+        raise ModelLoadError(f"{type(network).__name__} has no table of token embeddings.")
+    position_tables = [
+        module
+        for module in outside
+        if isinstance(module, torch.nn.Embedding) and module is not token_embedding
+    ]
+    rotaries = [module for module in outside if _has_frequencies(module)]
+    d_model = token_embedding.weight.shape[1]
+    norms = tuple(
+        module
+        for module in outside
+        if not any(True for _ in module.children())
+        and isinstance(getattr(module, "weight", None), torch.Tensor)
+        and module.weight.dim() == 1  # a norm has one gain per dimension
+        and "norm" in type(module).__name__.lower()
+    )
+    return Anatomy(
+        decoder=decoder,
+        blocks=blocks,
+        token_embedding=token_embedding,
+        position_embedding=position_tables[0] if len(position_tables) == 1 else None,
+        final_norm=None,
+        norm_candidates=tuple(norm for norm in norms if norm.weight.shape[0] == d_model),
+        rotary=rotaries[0] if len(rotaries) == 1 else None,
+    )
+
+
+def _has_frequencies(module: torch.nn.Module) -> bool:
+    return isinstance(getattr(module, "inv_freq", None), torch.Tensor)

@@ -1,0 +1,283 @@
+"""What a forward pass leaves behind for a reader: the vectors between the blocks, and q, k and v inside them.
+
+Everything here is installed once, when a model is loaded, and never changed. Whether anything is recorded, and
+where, belongs to the call: a context variable. So two threads trace the same model without seeing each other, and
+a pass that nobody records costs a look at that variable.
+
+Does not know what a language model, a tokenizer or a page is.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+#: The name under which the capturing attention is known to transformers.
+ATTENTION_NAME = "gpt_core_capture"
+
+
+@dataclass(slots=True)
+class LayerCapture:
+    """What one attention call used. All tensors without batch axis."""
+
+    query: torch.Tensor
+    """`(n_heads, n_queries, d_head)`, after any rotation and query norm."""
+    key: torch.Tensor
+    """`(n_kv_heads, n_keys, d_head)`."""
+    value: torch.Tensor
+    """`(n_kv_heads, n_keys, d_value)`."""
+    scaling: float
+    """The factor on q·k."""
+    mask: torch.Tensor | None
+    """`(1 or n_heads, n_queries, n_keys)`, boolean (True: may look) or additive; None: causal."""
+    softcap: float | None
+    """Scores are `softcap * tanh(scores / softcap)` where this is set."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """The store of one recorded pass."""
+
+    check: Callable[[], None] | None = None
+    """Called before each block; raises to abandon the pass."""
+    attention: list[LayerCapture] = field(default_factory=list)
+    block_inputs: list[torch.Tensor] = field(default_factory=list)
+    block_outputs: list[torch.Tensor] = field(default_factory=list)
+    block_arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    token_vectors: torch.Tensor | None = None
+    position_vectors: torch.Tensor | None = None
+
+
+_recording: ContextVar[Recording | None] = ContextVar("gpt_core_recording", default=None)
+_replay: ContextVar[torch.Tensor | None] = ContextVar("gpt_core_replay", default=None)
+_check: ContextVar[Callable[[], None] | None] = ContextVar("gpt_core_check", default=None)
+
+
+@contextmanager
+def record(check: Callable[[], None] | None = None) -> Iterator[Recording]:
+    """Record the passes made inside the `with` block by this thread."""
+    recording = Recording(check=check)
+    token = _recording.set(recording)
+    try:
+        yield recording
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def interruptible(check: Callable[[], None] | None) -> Iterator[None]:
+    """Call `check` before each block of the passes made inside the `with` block; it raises to abandon the pass."""
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+@contextmanager
+def replayed(last_hidden_state: torch.Tensor) -> Iterator[None]:
+    """Inside the `with` block the decoder returns `last_hidden_state` (batch, n, d_model) instead of running.
+
+    So the model's own forward applies its head, with its bias, scale and cap, to vectors that are already known.
+    """
+    token = _replay.set(last_hidden_state)
+    try:
+        yield
+    finally:
+        _replay.reset(token)
+
+
+def _softcapped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    softcap: float,
+) -> torch.Tensor:
+    """Attention with capped scores (Gemma 2, arXiv:2408.00118), which SDPA cannot compute."""
+    groups = query.shape[1] // key.shape[1]
+    scores = torch.matmul(query, repeat_kv(key, groups).transpose(2, 3)) * scaling
+    scores = softcap * torch.tanh(scores / softcap)
+    scores = _masked(scores, mask)
+    return torch.matmul(scores.softmax(dim=-1), repeat_kv(value, groups)).transpose(1, 2).contiguous()
+
+
+def _masked(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    if mask is None:
+        n_queries, n_keys = scores.shape[-2:]
+        if n_queries == 1:
+            return scores
+        mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).tril(n_keys - n_queries)
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, float("-inf"))
+    return scores + mask
+
+
+def attention_scores(
+    capture: LayerCapture, *, heads: torch.Tensor, queries: slice, masked: bool = True
+) -> torch.Tensor:
+    """Scores before the softmax, `(n_chosen_heads, n_chosen_queries, n_keys)`, float32.
+
+    `heads` (int64) and `queries` choose; each query head reads the key head of its group (arXiv:2305.13245).
+    """
+    groups = capture.query.shape[0] // capture.key.shape[0]
+    query = capture.query[heads, queries].float()
+    key = capture.key[heads // groups].float()
+    scores = torch.matmul(query, key.transpose(-1, -2)) * capture.scaling
+    if capture.softcap is not None:
+        scores = capture.softcap * torch.tanh(scores / capture.softcap)
+    if not masked:
+        return scores
+    mask = capture.mask
+    if mask is None:
+        # SDPA's own reading of "no mask": causal.
+        n_keys = key.shape[1]
+        rows = torch.arange(capture.query.shape[1], device=key.device)[queries]
+        return scores.masked_fill(
+            torch.arange(n_keys, device=key.device)[None, :] > rows[:, None], float("-inf")
+        )
+    mask = mask[:, queries] if mask.shape[0] == 1 else mask[heads][:, queries]
+    return _masked(scores, mask)
+
+
+def _capturing_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    if scaling is None:
+        scaling = float(query.shape[-1]) ** -0.5
+    recording = _recording.get()
+    if recording is not None:
+        recording.attention.append(
+            LayerCapture(
+                query=query[0],
+                key=key[0],
+                value=value[0],
+                scaling=float(scaling),
+                mask=None if attention_mask is None else attention_mask[0],
+                softcap=softcap,
+            )
+        )
+    if softcap is not None:
+        return _softcapped_attention(module, query, key, value, attention_mask, scaling, softcap), None
+    output, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    return output, None
+
+
+# Without the mask's registration under the same name a sliding window vanishes silently.
+AttentionInterface.register(ATTENTION_NAME, _capturing_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+
+
+class _KnownState(tuple[torch.Tensor]):
+    """A decoder's output of which only the last hidden state is known; every other field is None."""
+
+    @property
+    def last_hidden_state(self) -> torch.Tensor:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def _first_tensor(output: Any) -> torch.Tensor:
+    tensor = output[0] if isinstance(output, (tuple, list)) else output
+    assert isinstance(tensor, torch.Tensor)
+    return tensor
+
+
+def install(
+    decoder: torch.nn.Module,
+    *,
+    blocks: torch.nn.ModuleList,
+    token_embedding: torch.nn.Module,
+    position_embedding: torch.nn.Module | None,
+) -> None:
+    """Prepare a freshly loaded model for recording and replay. Call once per model."""
+
+    def before_block(
+        module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        check = _check.get()
+        if check is not None:
+            check()
+        recording = _recording.get()
+        if recording is not None:
+            if recording.check is not None:
+                recording.check()
+            hidden = args[0] if args else kwargs["hidden_states"]
+            recording.block_inputs.append(hidden[0])
+            recording.block_arguments.append(
+                (args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"})
+            )
+        return None
+
+    def after_block(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        recording = _recording.get()
+        if recording is not None:
+            recording.block_outputs.append(_first_tensor(output)[0])
+
+    def after_tokens(module: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        recording = _recording.get()
+        if recording is not None and recording.token_vectors is None:
+            recording.token_vectors = output[0]
+
+    def after_positions(module: torch.nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        recording = _recording.get()
+        if recording is not None:
+            recording.position_vectors = output[0] if output.dim() == 3 else output
+
+    for block in blocks:
+        block.register_forward_pre_hook(before_block, with_kwargs=True)
+        block.register_forward_hook(after_block)
+    token_embedding.register_forward_hook(after_tokens)
+    if position_embedding is not None:
+        position_embedding.register_forward_hook(after_positions)
+
+    original = decoder.forward
+
+    @wraps(original)
+    def forward_or_replay(*args: Any, **kwargs: Any) -> Any:
+        known = _replay.get()
+        if known is not None:
+            return _KnownState((known,))
+        return original(*args, **kwargs)
+
+    decoder.forward = forward_or_replay
+
+
+def recorded_pass(
+    decoder: torch.nn.Module, token_ids: torch.Tensor, check: Callable[[], None] | None = None
+) -> tuple[Recording, torch.Tensor]:
+    """One pass of the decoder over `token_ids` (n_tokens,), and the last hidden state (n_tokens, d_model)."""
+    with torch.inference_mode(), record(check) as recording:
+        output = decoder(input_ids=token_ids[None], use_cache=False)
+    return recording, output[0][0]
+
+
+def apply_head(network: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits `(n, vocab_size)` that the network's own head gives for last hidden states `(n, d_model)`."""
+    placeholder = torch.zeros(1, hidden.shape[0], dtype=torch.long, device=hidden.device)
+    with torch.inference_mode(), replayed(hidden[None]):
+        logits = network(input_ids=placeholder, use_cache=False).logits
+    assert isinstance(logits, torch.Tensor)
+    return logits[0]

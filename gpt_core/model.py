@@ -1,0 +1,247 @@
+"""A language model, loaded once and read-only: weights, tokenizer, geometry, and what was proved about it.
+
+Does not know what is asked of it.
+"""
+
+import copy
+import dataclasses
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from transformers.utils import logging as transformers_logging
+
+from gpt_core import capture
+from gpt_core.acquire import acquire_model
+from gpt_core.anatomy import Anatomy, find_anatomy
+from gpt_core.canary import Canary, run_canary
+from gpt_core.catalog import ModelId, find_model
+from gpt_core.errors import GptCoreError, ModelLoadError
+from gpt_core.registry import Registry
+
+# Bars on the server's console say nothing to a reader; `Control.report` does.
+transformers_logging.disable_progress_bar()
+
+#: Names the device on which models are put: cpu, cuda or mps.
+DEVICE_VARIABLE = "GPT_CORE_DEVICE"
+
+
+class Control(Protocol):
+    """How long work hears that it should stop, and says how far it is."""
+
+    def check(self) -> None:
+        """Raise CancelledError or DeadlineError where the work should stop."""
+
+    def report(self, fraction: float, message: str) -> None:
+        """Say that `fraction` (0..1) is done and what is going on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Geometry:
+    """The sizes of a network."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    vocab_size: int
+    """Rows of the token embedding: what logits range over."""
+    context_length: int
+    """Most tokens that the network can look at."""
+    n_parameters: int
+    """Shared matrices counted once."""
+    position_kind: str
+    """`learned`, `rotary` or `other`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LanguageModel:
+    """Weights, tokenizer and geometry. Shared by all readers; nobody changes it after it is made."""
+
+    model_id: ModelId
+    """Identity, with its revision."""
+    network: PreTrainedModel
+    """The transformers model: eval mode, float32, attention that can be recorded."""
+    tokenizer: PreTrainedTokenizerFast
+    """Its settings are never changed; `backend_tokenizer.encode` is safe under threads."""
+    plain_tokenizer: Tokenizer
+    """A copy that reads special tokens in a text as plain text."""
+    anatomy: Anatomy
+    """Where its parts are."""
+    geometry: Geometry
+    """Its sizes."""
+    canary: Canary
+    """What was measured when it was loaded."""
+    closed_views: Mapping[str, str]
+    """View (`attention`, `logits`, `lens`, `walk`) to the sentence why this model cannot serve it exactly."""
+    device: torch.device
+    """Where its weights are."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of parameters and buffers."""
+        return sum(t.numel() * t.element_size() for t in (*self.network.parameters(), *self.network.buffers()))
+
+
+def wrap_network(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, model_id: ModelId, device: str = "cpu"
+) -> LanguageModel:
+    """Turn a freshly made network into a LanguageModel: find its parts, prove them, freeze it.
+
+    The network must be nobody else's: its attention function is set here, once. Raises ModelLoadError where it
+    has no blocks, where its vocabulary is smaller than its tokenizer's, or where its numbers are not finite.
+    """
+    network = network.float().to(device).eval().requires_grad_(False)
+    anatomy = find_anatomy(network)
+    vocab_size = anatomy.token_embedding.weight.shape[0]
+    if len(tokenizer) > vocab_size:
+        raise ModelLoadError(
+            f"The tokenizer of {model_id} has {len(tokenizer):,} tokens, but its model only {vocab_size:,} rows. "
+            "They do not belong together."
+        )
+    capture.install(
+        anatomy.decoder,
+        blocks=anatomy.blocks,
+        token_embedding=anatomy.token_embedding,
+        position_embedding=anatomy.position_embedding,
+    )
+    canary, final_norm = run_canary(network, anatomy)
+    anatomy = dataclasses.replace(anatomy, final_norm=final_norm)
+    plain = copy.deepcopy(tokenizer.backend_tokenizer)
+    plain.encode_special_tokens = True
+    config = network.config.get_text_config()
+    context_length = int(getattr(config, "max_position_embeddings", 0) or 0)
+    return LanguageModel(
+        model_id=model_id,
+        network=network,
+        tokenizer=tokenizer,
+        plain_tokenizer=plain,
+        anatomy=anatomy,
+        geometry=Geometry(
+            n_layers=len(anatomy.blocks),
+            n_heads=canary.n_heads,
+            n_kv_heads=canary.n_kv_heads,
+            d_model=anatomy.token_embedding.weight.shape[1],
+            d_head=canary.d_head,
+            vocab_size=vocab_size,
+            context_length=min(context_length or 2048, canary.longest or context_length or 2048),
+            n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+            position_kind="learned"
+            if anatomy.position_embedding is not None
+            else "rotary"
+            if anatomy.rotary is not None
+            else "other",
+        ),
+        canary=canary,
+        closed_views=MappingProxyType(dict(canary.closed_views)),
+        device=torch.device(device),
+    )
+
+
+def default_device() -> str:
+    """The device named by GPT_CORE_DEVICE, `cpu` where none is."""
+    return os.environ.get(DEVICE_VARIABLE, "cpu")
+
+
+def load_model(model_id: str, *, control: Control | None = None) -> LanguageModel:
+    """The model that `source:name[@revision]` names, loaded once however many ask.
+
+    Raises InputError (no such model here) and ModelLoadError (it cannot be loaded, with the reason).
+    """
+    entry = find_model(model_id)
+    return _models.get_or_make(
+        (str(entry.model_id), default_device()),
+        lambda: _load_folder(acquire_model(entry), entry.model_id, control),
+    )
+
+
+def loaded_models() -> tuple[str, ...]:
+    """The ids of the models that are in memory now."""
+    return tuple(model_id for model_id, _ in _models.keys())
+
+
+def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> LanguageModel:
+    def report(fraction: float, message: str) -> None:
+        if control is not None:
+            control.check()
+            control.report(fraction, message)
+
+    device = default_device()
+    try:
+        # transformers builds a network on the meta device under a process-wide switch: one load at a time.
+        with _load_lock:
+            report(0.05, "Reading the tokenizer")
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            _check_causal(config, model_id)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_fast=True
+            )
+            if not isinstance(tokenizer, PreTrainedTokenizerFast):
+                raise ModelLoadError(f"{model_id} has no fast tokenizer (tokenizer.json), which is needed here.")
+            report(0.2, "Reading the weights")
+            network, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            if info["missing_keys"]:
+                missing = sorted(info["missing_keys"])
+                raise ModelLoadError(
+                    f"{model_id} lacks {len(missing)} weights, the first of them {missing[0]}; "
+                    "random values in their place would show wrong numbers."
+                )
+            report(0.8, "Checking the numbers")
+            return wrap_network(network, tokenizer, model_id=model_id, device=device)
+    except GptCoreError:
+        raise
+    except Exception as error:  # transformers, tokenizers, safetensors and torch each have their own kinds
+        raise ModelLoadError(f"{model_id} cannot be loaded: {_first_line(error)}") from error
+
+
+def _check_causal(config: object, model_id: ModelId) -> None:
+    if type(config) not in AutoModelForCausalLM._model_mapping.keys():
+        kind = getattr(config, "model_type", type(config).__name__)
+        raise ModelLoadError(f"{model_id} is a {kind} model, not a causal language model. Choose one that continues text.")
+    architectures = getattr(config, "architectures", None) or []
+    if architectures and not any("CausalLM" in a or "LMHead" in a for a in architectures):
+        raise ModelLoadError(
+            f"{model_id} was saved as {architectures[0]}, not as a causal language model. "
+            "Choose one that continues text."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:300]
+
+
+def _memory_share(share: float) -> int:
+    """Bytes of that share of this machine's memory; of 8 GiB where it cannot be asked."""
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * share)
+    except (AttributeError, ValueError, OSError):
+        return int(8 * 2**30 * share)
+
+
+_load_lock = threading.Lock()
+_models: Registry[tuple[str, str], LanguageModel] = Registry(_memory_share(0.5), lambda lm: lm.n_bytes)
