@@ -6,7 +6,6 @@ what a page shows about a stage is what happened to the text. Does not know wher
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,159 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpt_core.decoding import SETTING_RANGES, STAGES, SamplingSettings
 from gpt_core.errors import InputError, UnsupportedError
-from gpt_core.validation import check_integer, check_number
 
 if TYPE_CHECKING:
     import torch
-
-#: The stages in `generate`'s order. The first two always run; the others only where a token is drawn at random.
-STAGES = ("repetition_penalty", "no_repeat_ngram", "temperature", "top_k", "top_p", "min_p")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SettingRange:
-    """What one sampling setting may be, and what it does."""
-
-    label: str
-    """What a reader sees beside the slider."""
-    low: float
-    """Smallest value; not allowed itself where `low_open`."""
-    high: float
-    """Largest value."""
-    low_open: bool = False
-    """True: values must be above `low`."""
-    off: float
-    """The value at which the stage does nothing; also the default."""
-    slider: tuple[float, float, float]
-    """Lowest, highest and step of a slider over the useful part of the range."""
-    explanation: str
-    """One sentence: what it does to the distribution."""
-
-
-SETTING_RANGES: dict[str, SettingRange] = {
-    "repetition_penalty": SettingRange(
-        label="Repetition penalty",
-        low=0.1,
-        high=10.0,
-        off=1.0,
-        slider=(0.8, 2.0, 0.05),
-        explanation=(
-            "For every token that is already in the text, prompt included, a positive logit is divided by this "
-            "number and a negative one multiplied by it: above 1 discourages repetition, below 1 encourages it, "
-            "1 is off."
-        ),
-    ),
-    "no_repeat_ngram": SettingRange(
-        label="No-repeat n-gram",
-        low=0,
-        high=100,
-        off=0,
-        slider=(0, 10, 1),
-        explanation=(
-            "Bans every token that would complete a run of this many tokens which is already in the text, prompt "
-            "included; 0 is off."
-        ),
-    ),
-    "temperature": SettingRange(
-        label="Temperature",
-        low=0.0,
-        high=100.0,
-        off=1.0,
-        slider=(0.0, 2.0, 0.05),
-        explanation=(
-            "Divides all logits before the softmax: below 1 sharpens the distribution, above 1 flattens it, 1 leaves "
-            "it as the model gives it, and 0 always takes the most probable token (greedy)."
-        ),
-    ),
-    "top_k": SettingRange(
-        label="Top-k",
-        low=0,
-        high=10_000_000,
-        off=0,
-        slider=(0, 200, 1),
-        explanation=(
-            "Keeps the k most probable tokens, and any that tie with the last of them; 0 is off (left unsaid, "
-            "`generate` takes 50)."
-        ),
-    ),
-    "top_p": SettingRange(
-        label="Top-p",
-        low=0.0,
-        high=1.0,
-        low_open=True,
-        off=1.0,
-        slider=(0.01, 1.0, 0.01),
-        explanation=(
-            "Keeps the smallest set of most probable tokens whose probabilities, as the stages before left them, add "
-            "up to at least p; 1 is off."
-        ),
-    ),
-    "min_p": SettingRange(
-        label="Min-p",
-        low=0.0,
-        high=1.0,
-        off=0.0,
-        slider=(0.0, 1.0, 0.01),
-        explanation=(
-            "Keeps the tokens that are at least this share as probable as the most probable one; 0 is off."
-        ),
-    ),
-}
-
-#: Temperatures above 0 and below this are refused: logits divided by so little no longer fit what float32 can tell
-#: apart, and the most probable token takes everything anyway.
-LOWEST_TEMPERATURE = 0.01
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingSettings:
-    """How a distribution is shaped before a token is drawn. The defaults leave it as the model gives it.
-
-    Raises InputError for a value outside SETTING_RANGES, NaN included.
-    """
-
-    repetition_penalty: float = 1.0
-    """Factor on the logits of tokens already in the text (arXiv:1909.05858); 1 is off."""
-    no_repeat_ngram: int = 0
-    """Length in tokens of the runs that may not occur twice; 0 is off."""
-    temperature: float = 1.0
-    """Divisor of the logits; 0 is greedy."""
-    top_k: int = 0
-    """Tokens kept; 0 is off."""
-    top_p: float = 1.0
-    """Probability kept (arXiv:1904.09751); 1 is off."""
-    min_p: float = 0.0
-    """Smallest share of the largest probability that is kept (arXiv:2407.01082); 0 is off."""
-
-    def __post_init__(self) -> None:
-        """Check every value and store it as a plain int or float."""
-        for name, value_range in SETTING_RANGES.items():
-            value: Any = getattr(self, name)
-            checked: float | int
-            if name in {"no_repeat_ngram", "top_k"}:
-                checked = check_integer(name, value, low=int(value_range.low), high=int(value_range.high))
-            else:
-                checked = check_number(
-                    name, value, low=value_range.low, high=value_range.high, low_open=value_range.low_open
-                )
-            object.__setattr__(self, name, checked)
-        if 0 < self.temperature < LOWEST_TEMPERATURE:
-            raise InputError(
-                f"`temperature` must be 0 (greedy) or a number from {LOWEST_TEMPERATURE:g} to "
-                f"{SETTING_RANGES['temperature'].high:g}. Given: {self.temperature:g}. Use 0: the most probable token."
-            )
-
-    @property
-    def greedy(self) -> bool:
-        """True where the most probable token is taken and nothing is drawn."""
-        return self.temperature == 0
-
-    def is_active(self, stage: str) -> bool:
-        """Whether that stage of STAGES does anything. Greedy, nothing after the temperature does."""
-        if self.greedy and STAGES.index(stage) > STAGES.index("temperature"):
-            return False
-        return bool(getattr(self, stage) != SETTING_RANGES[stage].off)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -265,17 +116,19 @@ def _processors(
     settings: SamplingSettings,
 ) -> list[tuple[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]]:
     """The active stages and their processors, in the order of `GenerationMixin._get_logits_processor`."""
-    from transformers import generation
+    import transformers.generation.logits_process as logits_process
 
     make: dict[str, Callable[[], Any]] = {
-        "repetition_penalty": lambda: generation.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty),
-        "no_repeat_ngram": lambda: generation.NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram),
-        "temperature": lambda: (
-            _keep_largest if settings.greedy else generation.TemperatureLogitsWarper(settings.temperature)
+        "repetition_penalty": lambda: logits_process.RepetitionPenaltyLogitsProcessor(
+            settings.repetition_penalty
         ),
-        "top_k": lambda: generation.TopKLogitsWarper(settings.top_k),
-        "top_p": lambda: generation.TopPLogitsWarper(settings.top_p),
-        "min_p": lambda: generation.MinPLogitsWarper(settings.min_p),
+        "no_repeat_ngram": lambda: logits_process.NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram),
+        "temperature": lambda: (
+            _keep_largest if settings.greedy else logits_process.TemperatureLogitsWarper(settings.temperature)
+        ),
+        "top_k": lambda: logits_process.TopKLogitsWarper(settings.top_k),
+        "top_p": lambda: logits_process.TopPLogitsWarper(settings.top_p),
+        "min_p": lambda: logits_process.MinPLogitsWarper(settings.min_p),
     }
     return [(stage, make[stage]()) for stage in STAGES if settings.is_active(stage)]
 
@@ -288,7 +141,9 @@ def _keep_largest(context_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tens
     return kept.scatter(1, logits.argmax(dim=-1, keepdim=True), 0.0)
 
 
-def apply_stages(logits: np.ndarray, context_ids: Sequence[int], settings: SamplingSettings) -> SamplingResult:
+def apply_stages(
+    logits: np.ndarray, context_ids: Sequence[int], settings: SamplingSettings
+) -> SamplingResult:
     """Run the logits `(vocab_size,)` through all stages, in float32 as `generate` does, and say what each did.
 
     `context_ids` is the text so far as token ids, prompt included; the first two stages read it. Raises InputError
@@ -362,11 +217,6 @@ def entropy_bits(probs: np.ndarray) -> float:
     positive = probs[probs > 0]
     # Half a millionth of a bit of rounding would otherwise show as a negative entropy where one token has it all.
     return max(0.0, -float(np.dot(positive, np.log2(positive, dtype=np.float64))))
-
-
-def greedy_settings(settings: SamplingSettings) -> SamplingSettings:
-    """The same settings at temperature 0."""
-    return dataclasses.replace(settings, temperature=0.0)
 
 
 def draw_token(probs: torch.Tensor, generator: torch.Generator) -> int:
