@@ -71,7 +71,9 @@ def run_canary(network: PreTrainedModel, anatomy: Anatomy) -> tuple[Canary, torc
     with torch.inference_mode():
         eager = network(input_ids=token_ids[None], use_cache=False, output_attentions=reads_interface)
     if not bool(torch.isfinite(eager.logits).all()):
-        raise ModelLoadError("The model's own logits are not finite on a short text: its weights are damaged.")
+        raise ModelLoadError(
+            "The model's own logits are not finite on a short text: its weights are damaged."
+        )
     if reads_interface:
         network.set_attn_implementation(ATTENTION_NAME)
     recording, last_hidden = recorded_pass(anatomy.decoder, token_ids)
@@ -148,9 +150,7 @@ def _attention_difference(
     return largest
 
 
-def _logits_difference(
-    network: PreTrainedModel, last_hidden: torch.Tensor, reference: torch.Tensor
-) -> float:
+def _logits_difference(network: PreTrainedModel, last_hidden: torch.Tensor, reference: torch.Tensor) -> float:
     logits = apply_head(network, last_hidden)
     if logits.shape != reference.shape:
         return float("nan")

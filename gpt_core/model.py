@@ -95,7 +95,9 @@ class LanguageModel:
     @property
     def n_bytes(self) -> int:
         """Bytes of parameters and buffers."""
-        return sum(t.numel() * t.element_size() for t in (*self.network.parameters(), *self.network.buffers()))
+        return sum(
+            t.numel() * t.element_size() for t in (*self.network.parameters(), *self.network.buffers())
+        )
 
 
 def wrap_network(
@@ -192,7 +194,9 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
                 folder, local_files_only=True, trust_remote_code=False, use_fast=True
             )
             if not isinstance(tokenizer, PreTrainedTokenizerFast):
-                raise ModelLoadError(f"{model_id} has no fast tokenizer (tokenizer.json), which is needed here.")
+                raise ModelLoadError(
+                    f"{model_id} has no fast tokenizer (tokenizer.json), which is needed here."
+                )
             report(0.2, "Reading the weights")
             network, info = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -221,7 +225,9 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
 def _check_causal(config: object, model_id: ModelId) -> None:
     if type(config) not in AutoModelForCausalLM._model_mapping.keys():
         kind = getattr(config, "model_type", type(config).__name__)
-        raise ModelLoadError(f"{model_id} is a {kind} model, not a causal language model. Choose one that continues text.")
+        raise ModelLoadError(
+            f"{model_id} is a {kind} model, not a causal language model. Choose one that continues text."
+        )
     architectures = getattr(config, "architectures", None) or []
     if architectures and not any("CausalLM" in a or "LMHead" in a for a in architectures):
         raise ModelLoadError(

@@ -1,15 +1,24 @@
 """Text and bytes made visible: what a reader can tell apart at a glance. Knows no tokenizer."""
 
 import functools
+import re
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 SPACE = "␣"
 
 # Everything that draws nothing, draws a blank, or changes the order of its neighbours.
-_INVISIBLE = regex.compile(r"[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Zs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]")
+_INVISIBLE = regex.compile(
+    r"[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Zs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]"
+)
 _NAMED = {" ": SPACE, "\n": "⏎", "\t": "⇥", "\r": "\\r"}
 _LEADING_MARK = regex.compile(r"\p{M}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def replace_surrogates(text: str) -> tuple[str, int]:
+    """`text` with each lone surrogate, which has no UTF-8, replaced by U+FFFD; and how many there were."""
+    return _SURROGATE.subn("\ufffd", text)
 
 
 def show_text(text: str) -> str:

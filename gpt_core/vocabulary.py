@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from gpt_core.errors import InputError
 from gpt_core.validation import check_integer, check_text
-from gpt_core.visible import show_bytes, show_text
+from gpt_core.visible import replace_surrogates, show_bytes, show_text
 
 if TYPE_CHECKING:
     from gpt_core.model import LanguageModel
+
+T = TypeVar("T")
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -57,6 +58,8 @@ class PieceCode:
     """The id that stands for whatever the vocabulary cannot write."""
     added: Mapping[int, str]
     """Id to content of the tokens that are cut out of a text before anything else."""
+    special: frozenset[int]
+    """Those of them that are special: cut out unless the text is read as plain text."""
     literal: frozenset[int]
     """Those of them whose piece is the very text, not written in the vocabulary's code."""
 
@@ -105,7 +108,7 @@ class VocabularyMatches:
     spaced_token_id: int | None
     """The token that is the query after one space; None where there is none."""
     piece_token_id: int | None
-    """The token whose vocabulary string is the query, as in `query in tokenizer.get_vocab()`; None where there is none."""
+    """The token whose vocabulary string is the query, as in `query in tokenizer.get_vocab()`; else None."""
 
 
 def label_tokens(lm: LanguageModel, token_ids: Sequence[int]) -> tuple[str, ...]:
@@ -140,22 +143,20 @@ def find_tokens(lm: LanguageModel, query: str, *, limit: int = 200) -> Vocabular
 
     An empty query finds nothing. Raises InputError for a text that is too long or a limit out of 1..1,000.
     """
-    query = check_text(query)
+    query, _ = replace_surrogates(check_text(query))
     limit = check_integer("limit", limit, low=1, high=1000)
-    index = _search_index(lm)
-    found = [] if query == "" else [i for i, text, label in index.entries if query in text or query in label]
-    shown = sorted(found, key=lambda i: (len(index.labels[i]), i))[:limit]
-    encoded = query.encode(errors="replace")
-    piece_id = lm.tokenizer.backend_tokenizer.token_to_id(query) if _is_unicode(query) else None
+    index = _indices.get(lm)
+    found = [i for i, text, label in index.entries if query in text or query in label] if query else []
+    shown = sorted(found, key=lambda i: (len(index.label_of[i]), i))[:limit]
     return VocabularyMatches(
         query=query,
         token_ids=tuple(shown),
         pieces=tuple(_piece(lm, i) or "" for i in shown),
-        labels=tuple(index.labels[i] for i in shown),
+        labels=tuple(index.label_of[i] for i in shown),
         n_found=len(found),
-        token_id=index.id_of.get(encoded) if query else None,
-        spaced_token_id=index.id_of.get(b" " + encoded) if query else None,
-        piece_token_id=piece_id if query else None,
+        token_id=index.id_of.get(query.encode()) if query else None,
+        spaced_token_id=index.id_of.get(b" " + query.encode()) if query else None,
+        piece_token_id=lm.tokenizer.backend_tokenizer.token_to_id(query) if query else None,
     )
 
 
@@ -177,9 +178,104 @@ def _label(code: PieceCode, token_id: int, piece: str | None) -> str:
     return show_bytes(code.bytes_of(token_id, piece)) or show_text(piece)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _read_code(lm: LanguageModel) -> PieceCode:
+    backend = lm.tokenizer.backend_tokenizer
+    model = backend.model
+    parts = [
+        *_components(backend.normalizer),
+        *_components(backend.pre_tokenizer),
+        *_components(backend.decoder),
+    ]
+    unknown = getattr(model, "unk_token", None)
+    if unknown is None and type(model).__name__ == "Unigram":
+        # The binding does not show a Unigram model's unknown id; its state does.
+        unknown_id = json.loads(model.__getstate__())["unk_id"]
+    else:
+        unknown_id = None if unknown is None else model.token_to_id(unknown)
+    added = {i: token.content for i, token in backend.get_added_tokens_decoder().items()}
+    special = frozenset(i for i, token in backend.get_added_tokens_decoder().items() if token.special)
+    kinds = {part["type"] for part in parts}
+    return PieceCode(
+        byte_level="ByteLevel" in kinds,
+        space_mark=next((mark for part in parts if (mark := _space_mark(part))), None),
+        byte_fallback="ByteFallback" in kinds or bool(getattr(model, "byte_fallback", False)),
+        prefix=getattr(model, "continuing_subword_prefix", None) or "",
+        suffix=getattr(model, "end_of_word_suffix", None) or "",
+        unknown_id=unknown_id,
+        added=added,
+        special=special,
+        # Gemma adds runs of ▁ that its own merges reach too: there they are spaces, in the vocabulary's code.
+        literal=frozenset(i for i in added if i in special or model.token_to_id(added[i]) != i),
+    )
+
+
+def _components(part: Any) -> Iterator[dict[str, Any]]:
+    """The settings of a normalizer, pre-tokenizer or decoder, those inside a sequence one by one."""
+    if part is None:
+        return
+    pending = [json.loads(part.__getstate__())]
+    while pending:
+        settings = pending.pop(0)
+        inner = settings.get("normalizers") or settings.get("pretokenizers") or settings.get("decoders")
+        if inner:
+            pending[:0] = inner
+        else:
+            yield settings
+
+
+def _space_mark(part: Mapping[str, Any]) -> str | None:
+    """The string that a Metaspace or a `Replace(" ", mark)` / `Replace(mark, " ")` puts for a space."""
+    if part["type"] == "Metaspace":
+        return str(part["replacement"])
+    if part["type"] == "Replace":
+        pattern, content = part["pattern"].get("String"), part["content"]
+        if pattern == " " and content.strip():
+            return str(content)
+        if content == " " and pattern is not None and pattern.strip():
+            return str(pattern)
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _SearchIndex:
+    entries: tuple[tuple[int, str, str], ...]  # id, decoded text, visible label
+    label_of: Mapping[int, str]
+    id_of: Mapping[bytes, int]
+
+
+def _build_index(lm: LanguageModel) -> _SearchIndex:
+    code = piece_code(lm)
+    entries = []
+    id_of: dict[bytes, int] = {}
+    bytes_pieces: dict[bytes, int] = {}
+    vocabulary = sorted(lm.tokenizer.backend_tokenizer.get_vocab().items(), key=lambda item: item[1])
+    for piece, token_id in vocabulary:
+        data = code.bytes_of(token_id, piece)
+        entries.append((token_id, data.decode(errors="replace"), _label(code, token_id, piece)))
+        if token_id != code.unknown_id:
+            (bytes_pieces if code.is_byte(piece) else id_of).setdefault(data, token_id)
+    return _SearchIndex(
+        entries=tuple(entries),
+        label_of={token_id: label for token_id, _, label in entries},
+        id_of=bytes_pieces | id_of,
+    )
+
+
+class PerModel(Generic[T]):
+    """A table made once per model and dropped with it: the only state here, a function of the model alone."""
+
+    def __init__(self, make: Callable[[LanguageModel], T]) -> None:
+        self._make = make
+        self._tables: WeakKeyDictionary[LanguageModel, T] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def get(self, lm: LanguageModel) -> T:
+        """The model's table."""
+        with self._lock:
+            if lm not in self._tables:
+                self._tables[lm] = self._make(lm)
+            return self._tables[lm]
+
+
+_codes: PerModel[PieceCode] = PerModel(_read_code)
+_indices: PerModel[_SearchIndex] = PerModel(_build_index)

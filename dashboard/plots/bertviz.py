@@ -26,9 +26,11 @@ TEXT = {"light": "#1c2733", "dark": "#e6eaf0"}
 MODEL_VIEW_WIDTH = 970
 HEAD_VIEW_WIDTH = 335
 HEAD_VIEW_SWITCH_WIDTH = 20
-# Room that its scripts give a token, and the most that a letter of their type takes.
-MODEL_VIEW_LABEL_WIDTH, MODEL_VIEW_LETTER_WIDTH = 78, 8
-HEAD_VIEW_LABEL_WIDTH, HEAD_VIEW_LETTER_WIDTH = 102, 9
+# Room that its scripts leave a label on the page's left and right, and what a letter of their type takes there: a
+# wide letter where a label is cut off beyond the edge, a usual one where that would be rare and the page grows.
+MODEL_VIEW_ROOM = (140, 11), (80, 8)
+HEAD_VIEW_ROOM = (102, 13), (102, 13)
+PADDING = 4
 # A longer label is cut: GPT-2 has tokens of 66 dashes.
 LABEL_COLUMNS = 18
 
@@ -47,7 +49,7 @@ def model_view_html(
     attention: (n_layers, n_heads, n_tokens, n_tokens), query by key, probabilities 0..1; NaN counts as 0.
     labels: n_tokens texts, whitespace already made visible.
     layers: the layers to show, 0-based; all by default.
-    Returns a complete HTML document that is at least 970 pixels wide and scrolls where it has less.
+    Returns a complete HTML document that is about 980 pixels wide and scrolls where it has less.
     Raises ValueError if the shapes disagree or a layer does not exist.
     """
     from bertviz import model_view
@@ -62,7 +64,6 @@ def model_view_html(
         include_layers=shown,
         html_action="return",
     )
-    margin = _overhang(labels, MODEL_VIEW_LABEL_WIDTH, MODEL_VIEW_LETTER_WIDTH)
     return _document(
         page.data,
         attention[shown],
@@ -70,7 +71,7 @@ def model_view_html(
         title="BertViz model view",
         theme=theme,
         width=MODEL_VIEW_WIDTH,
-        margin=margin,
+        room=MODEL_VIEW_ROOM,
     )
 
 
@@ -100,7 +101,6 @@ def head_view_html(
         html_action="return",
     )
     width = max(HEAD_VIEW_WIDTH, HEAD_VIEW_SWITCH_WIDTH * attention.shape[1])
-    margin = _overhang(labels, HEAD_VIEW_LABEL_WIDTH, HEAD_VIEW_LETTER_WIDTH)
     return _document(
         page.data,
         attention[shown],
@@ -108,7 +108,7 @@ def head_view_html(
         title="BertViz head view",
         theme=theme,
         width=width,
-        margin=margin,
+        room=HEAD_VIEW_ROOM,
     )
 
 
@@ -153,7 +153,7 @@ def _document(
     title: str,
     theme: str,
     width: int,
-    margin: int,
+    room: tuple[tuple[int, int], tuple[int, int]],
 ) -> str:
     """BertViz's page as a document of its own, with the true attention and without what it would fetch."""
     body, script = _split(page)
@@ -165,13 +165,14 @@ def _document(
     data = (
         json.dumps(params).replace('"attn": []', f'"attn": {_weights(attention)}', 1).replace("<", "\\u003c")
     )
+    left, right = (PADDING + _overhang(labels, *side) for side in room)
     libraries = "\n".join(f"<script>{text}</script>" for text in _scripts())
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <title>{escape(title)}</title>
-<style>{_style(theme, width, margin)}</style>
+<style>{_style(theme, width, left, right)}</style>
 {libraries}
 </head>
 <body>
@@ -241,16 +242,16 @@ def _shorten(label: str) -> str:
 
 
 def _overhang(labels: list[str], room: int, letter: int) -> int:
-    """How far the longest label reaches out of the room that BertViz gives it, in pixels."""
+    """How far the longest label may reach out of the room that BertViz gives it, in pixels."""
     return max(0, letter * max(_columns(label) for label in labels) - room)
 
 
-def _style(theme: str, width: int, margin: int) -> str:
+def _style(theme: str, width: int, left: int, right: int) -> str:
     """Room for what BertViz draws, and in the dark theme letters that can be read: it draws the axes in black."""
     background, text = BACKGROUND[theme], TEXT[theme]
     common = (
         f":root {{ color-scheme: {theme}; background: {background}; color: {text}; }}"
-        f"body {{ margin: 0; padding: 8px {8 + margin}px; width: {width}px; }}"
+        f"body {{ margin: 0; padding: {PADDING}px {right}px {PADDING}px {left}px; width: {width}px; }}"
         f"#vis svg {{ display: block; width: {width}px; overflow: visible; }}"
     )
     if theme == "light":

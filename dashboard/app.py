@@ -1,0 +1,25 @@
+"""Router: page settings, the list of pages, and what every page shares. Run with `streamlit run dashboard/app.py`."""
+
+import streamlit as st
+
+from dashboard.components import model_picker, prompt
+
+st.set_page_config(page_title="Inside a GPT", page_icon=":material/neurology:", layout="wide")
+
+page = st.navigation(
+    [
+        st.Page("views/tokenizer.py", title="Tokenizer", icon=":material/segment:", default=True),
+        st.Page("views/embeddings.py", title="Embeddings", icon=":material/scatter_plot:"),
+        st.Page("views/attention.py", title="Attention", icon=":material/grid_on:"),
+        st.Page("views/predictions.py", title="Predictions", icon=":material/bar_chart:"),
+        st.Page("views/generation.py", title="Generation", icon=":material/edit_note:"),
+        st.Page("views/few_shot.py", title="Few-Shot", icon=":material/school:"),
+    ],
+    position="top",
+)
+with st.sidebar:
+    model_picker.draw()
+    prompt.draw()
+model_picker.load()
+prompt.show_length()
+page.run()

@@ -1,0 +1,221 @@
+"""Every cache of the app: one thin wrapper per core function, keyed by plain values.
+
+Models and traces live in the core's own stores; a wrapper finds them there by name. What is kept here is small and
+can be made again, so that a visitor who clears Streamlit's caches costs the others a moment, not a number.
+The core is imported when a wrapper is called: importing this module does not wait for the model stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import streamlit as st
+
+if TYPE_CHECKING:
+    from gpt_core.attention import AttentionMaps, AttentionSteps
+    from gpt_core.embeddings import InputEmbeddings, Neighbours, RotaryAngles
+    from gpt_core.merges import WordMerges
+    from gpt_core.model import LanguageModel
+    from gpt_core.parameters import ParameterPart
+    from gpt_core.predictions import NextToken
+    from gpt_core.tokenizer import DecodedIds, Tokenization, Variant
+    from gpt_core.trace import Trace
+    from gpt_core.vocabulary import VocabularyMatches
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _kept(max_entries: int) -> Callable[[F], F]:
+    return st.cache_resource(show_spinner=False, max_entries=max_entries)
+
+
+def _model(model: str) -> LanguageModel:
+    from gpt_core.model import load_model
+
+    return load_model(model)
+
+
+def _trace(model: str, token_ids: tuple[int, ...]) -> Trace:
+    from gpt_core.trace import trace_tokens
+
+    return trace_tokens(_model(model), token_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What pages need to know of a model before they ask it anything."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    vocab_size: int
+    context_length: int
+    n_parameters: int
+    position_kind: str
+    """`learned`, `rotary` or `other`."""
+    device: str
+    closed_views: dict[str, str]
+    """View to the sentence why this model cannot serve it exactly."""
+    has_chat_template: bool
+
+
+@_kept(32)
+def geometry(model: str) -> ModelFacts:
+    """The sizes of a model, and which views it closes."""
+    lm = _model(model)
+    g = lm.geometry
+    return ModelFacts(
+        n_layers=g.n_layers,
+        n_heads=g.n_heads,
+        n_kv_heads=g.n_kv_heads,
+        d_model=g.d_model,
+        d_head=g.d_head,
+        vocab_size=g.vocab_size,
+        context_length=g.context_length,
+        n_parameters=g.n_parameters,
+        position_kind=g.position_kind,
+        device=str(lm.device),
+        closed_views=dict(lm.closed_views),
+        has_chat_template=bool(lm.tokenizer.chat_template),
+    )
+
+
+@_kept(64)
+def tokenization(model: str, text: str, special_tokens: bool) -> Tokenization:
+    """`tokenizer.tokenize_text`."""
+    from gpt_core.tokenizer import tokenize_text
+
+    return tokenize_text(_model(model), text, special_tokens=special_tokens)
+
+
+def special_token_in(model: str, text: str) -> str:
+    """The first special token that is written in `text`; empty where there is none."""
+    return next((name for name in _model(model).tokenizer.all_special_tokens if name and name in text), "")
+
+
+@_kept(64)
+def merges(model: str, text: str, special_tokens: bool) -> tuple[WordMerges, ...]:
+    """`merges.bpe_merges`."""
+    from gpt_core.merges import bpe_merges
+
+    return bpe_merges(_model(model), text, special_tokens=special_tokens)
+
+
+@_kept(64)
+def found_tokens(model: str, query: str) -> VocabularyMatches:
+    """`vocabulary.find_tokens`."""
+    from gpt_core.vocabulary import find_tokens
+
+    return find_tokens(_model(model), query)
+
+
+@_kept(64)
+def decoded_ids(model: str, token_ids: tuple[int, ...]) -> DecodedIds:
+    """`tokenizer.decode_ids`."""
+    from gpt_core.tokenizer import decode_ids
+
+    return decode_ids(_model(model), token_ids)
+
+
+@_kept(64)
+def variants(model: str, text: str) -> tuple[Variant, ...]:
+    """`tokenizer.compare_variants`."""
+    from gpt_core.tokenizer import compare_variants
+
+    return compare_variants(_model(model), text)
+
+
+def labels(model: str, token_ids: tuple[int, ...]) -> tuple[str, ...]:
+    """`vocabulary.label_tokens`."""
+    from gpt_core.vocabulary import label_tokens
+
+    return label_tokens(_model(model), token_ids)
+
+
+@_kept(32)
+def input_embeddings(model: str, token_ids: tuple[int, ...]) -> InputEmbeddings:
+    """`embeddings.input_embeddings`."""
+    from gpt_core.embeddings import input_embeddings as compute
+
+    return compute(_trace(model, token_ids))
+
+
+@_kept(64)
+def nearest_tokens(model: str, token_id: int, k: int) -> Neighbours:
+    """`embeddings.nearest_tokens`."""
+    from gpt_core.embeddings import nearest_tokens as compute
+
+    return compute(_model(model), token_id, k=k)
+
+
+@_kept(16)
+def rotary_angles(model: str, n_tokens: int) -> RotaryAngles:
+    """`embeddings.rotary_angles`."""
+    from gpt_core.embeddings import rotary_angles as compute
+
+    return compute(_model(model), n_tokens)
+
+
+@_kept(16)
+def parameter_parts(model: str) -> tuple[ParameterPart, ...]:
+    """`parameters.count_parameters`."""
+    from gpt_core.parameters import count_parameters
+
+    return count_parameters(_model(model))
+
+
+@_kept(16)
+def module_tree(model: str) -> str:
+    """`parameters.module_tree`."""
+    from gpt_core.parameters import module_tree as compute
+
+    return compute(_model(model))
+
+
+@_kept(32)
+def attention_maps(model: str, token_ids: tuple[int, ...], layer: int) -> AttentionMaps:
+    """`attention.attention_maps`, all heads of a layer."""
+    from gpt_core.attention import attention_maps as compute
+
+    return compute(_trace(model, token_ids), layer=layer)
+
+
+@_kept(4)
+def all_attention_maps(model: str, token_ids: tuple[int, ...]) -> np.ndarray:
+    """`attention.all_attention_maps`: for short texts."""
+    from gpt_core.attention import all_attention_maps as compute
+
+    return compute(_trace(model, token_ids))
+
+
+@_kept(64)
+def attention_steps(
+    model: str, token_ids: tuple[int, ...], layer: int, head: int, query: int
+) -> AttentionSteps:
+    """`attention.attention_steps`."""
+    from gpt_core.attention import attention_steps as compute
+
+    return compute(_trace(model, token_ids), layer=layer, head=head, query=query)
+
+
+@_kept(64)
+def next_token(model: str, token_ids: tuple[int, ...], position: int, k: int) -> NextToken:
+    """`predictions.next_token`."""
+    from gpt_core.predictions import next_token as compute
+
+    return compute(_model(model), _trace(model, token_ids), position=position, k=k)
+
+
+@_kept(32)
+def logits(model: str, token_ids: tuple[int, ...], position: int) -> np.ndarray:
+    """`trace.logits_at` for one position: `(vocab_size,)`."""
+    from gpt_core.trace import logits_at
+
+    row: np.ndarray = logits_at(_model(model), _trace(model, token_ids), [position])[0]
+    row.flags.writeable = False
+    return row

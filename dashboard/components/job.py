@@ -1,0 +1,122 @@
+"""Work that may take a while, as a page sees it: a result, or progress with a Stop button.
+
+A page calls `run`. Fast work comes back at once. For slow work the page ends there, shows how far it is, and is
+drawn again when there is something new.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from dashboard.components.message import show_error
+from gpt_core.engine import JobStatus, Task, shared_engine
+
+#: Seconds that a page waits before it shows progress instead.
+PATIENCE = 0.8
+#: Seconds between looks at a running job.
+INTERVAL = 0.3
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    task: Task
+    job_id: str
+    status: JobStatus | None = None
+
+
+def session_id() -> str:
+    """The name of this reader's session."""
+    context = st.runtime.scriptrunner.get_script_run_ctx()
+    return "" if context is None else context.session_id
+
+
+def alive_check() -> Any:
+    """A function that says whether this reader's page is still connected."""
+    own = session_id()
+
+    def alive() -> bool:
+        if not st.runtime.exists():
+            return True
+        return st.runtime.get_instance().is_active_session(own)
+
+    return alive
+
+
+def start(task: Task, *, slot: str) -> None:
+    """Start `task` in this page's `slot` (again, if it ran before)."""
+    job_id = shared_engine().submit(task, session=session_id(), alive=alive_check())
+    st.session_state[f"_job_{slot}"] = _Slot(task=task, job_id=job_id)
+
+
+def forget(slot: str) -> None:
+    """Let go of what `slot` holds, stopping it if it runs."""
+    held: _Slot | None = st.session_state.pop(f"_job_{slot}", None)
+    if held is not None:
+        shared_engine().cancel(held.job_id, session=session_id())
+
+
+def stop(slot: str) -> None:
+    """Stop what runs in `slot`; what it has yielded stays."""
+    held: _Slot | None = st.session_state.get(f"_job_{slot}")
+    if held is not None:
+        shared_engine().cancel(held.job_id, session=session_id())
+
+
+def look(slot: str, *, since: int = 0) -> JobStatus | None:
+    """How the job in `slot` stands; None where there is none. A finished one is remembered whole."""
+    held: _Slot | None = st.session_state.get(f"_job_{slot}")
+    if held is None:
+        return None
+    if held.status is not None:
+        return held.status
+    status = shared_engine().poll(held.job_id, since=since)
+    if status is not None and status.finished:
+        held.status = shared_engine().poll(held.job_id)
+    return status
+
+
+def holds(slot: str, task: Task) -> bool:
+    """Whether `slot` holds exactly this task, running or finished."""
+    held: _Slot | None = st.session_state.get(f"_job_{slot}")
+    return held is not None and held.task.key == task.key
+
+
+def run(task: Task, *, slot: str, message: str) -> Any:
+    """The result of `task`. Ends the page where it is not there yet, or where it failed or was stopped."""
+    if not holds(slot, task):
+        start(task, slot=slot)
+    held: _Slot = st.session_state[f"_job_{slot}"]
+    status = held.status or shared_engine().wait(held.job_id, PATIENCE)
+    if status is None:  # forgotten by the engine: it was finished long ago, without anyone looking
+        start(task, slot=slot)
+        held = st.session_state[f"_job_{slot}"]
+        status = shared_engine().wait(held.job_id, PATIENCE)
+    assert status is not None
+    if status.finished:
+        held.status = status
+    if status.state == "done":
+        return status.result
+    if status.state == "failed":
+        assert status.error is not None
+        show_error(status.error)
+        st.button("Try again", key=f"_retry_{slot}", on_click=forget, args=(slot,))
+        st.stop()
+    if status.state == "cancelled":
+        st.info("Stopped.")
+        st.button("Run again", key=f"_again_{slot}", on_click=forget, args=(slot,), type="primary")
+        st.stop()
+    _progress(slot, message)
+    st.stop()
+
+
+@st.fragment(run_every=INTERVAL)
+def _progress(slot: str, message: str) -> None:
+    status = look(slot)
+    if status is None or status.finished:
+        st.rerun()
+        return
+    with st.container(key="job_progress"):
+        waiting = f" (waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'})" if status.ahead else ""
+        st.progress(status.fraction, text=f"{message}{waiting} {status.message}".strip())
+        st.button("Stop this", key=f"_stop_{slot}", on_click=stop, args=(slot,), icon=":material/stop:")

@@ -1,0 +1,150 @@
+"""What a shared link restores: values that live in the session and, written out in full, in the address.
+
+Streamlit's own binding leaves out values that equal a default, writes titles instead of values, and drops a value
+that is out of range without a word. Here every value is in the link, and a bad one is said.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import streamlit as st
+
+T = TypeVar("T")
+
+#: Bytes of one encoded value that an address may carry; browsers and proxies cut longer ones.
+MAX_LINK_BYTES = 8_192
+_PLAIN = re.compile(r"-?[\w.]{1,20}")
+
+
+def restore(key: str, default: T, read: Callable[[str], T | None], *, allowed: str) -> None:
+    """Put the link's value of `key` into the session when it is first met, else `default`.
+
+    `read` gives None for a text that is no possible value; `allowed` says in words what is.
+    """
+    if key in st.session_state:
+        return
+    written = st.query_params.get_all(key)
+    value = read(written[-1]) if written else default
+    if value is None:
+        notice(key, f"The link asks for {_quote(written[-1])} here. Possible: {allowed}. Shown instead: {default}.")
+        value = default
+    st.session_state[key] = value
+
+
+def publish(key: str, text: str | None) -> bool:
+    """Write `text` to the address under `key`; nothing where it is None or too long. Whether it is there."""
+    fits = text is not None and len(text.encode("utf-8", "replace")) <= MAX_LINK_BYTES
+    if fits and text is not None:
+        text = text.encode("utf-8", "replace").decode()
+        if st.query_params.get_all(key) != [text]:
+            st.query_params[key] = text
+    elif key in st.query_params:
+        del st.query_params[key]
+    return fits
+
+
+def notice(key: str, sentence: str) -> None:
+    """Keep a sentence about `key` for `show_notice`."""
+    st.session_state[f"_notice_{key}"] = sentence
+
+
+def show_notice(key: str) -> None:
+    """Show what there is to say about `key`, until the reader changes its widget."""
+    sentence = st.session_state.get(f"_notice_{key}")
+    if sentence:
+        st.caption(f":material/info: {sentence}")
+
+
+def _clear_notice(key: str) -> None:
+    st.session_state.pop(f"_notice_{key}", None)
+
+
+def _quote(text: str) -> str:
+    # What a link carries is a stranger's text: only what cannot be markup is repeated.
+    return text if _PLAIN.fullmatch(text) else "something else"
+
+
+def pick_integer(
+    label: str, *, key: str, low: int, high: int, default: int, name: Callable[[int], str] = str, help: str = ""
+) -> int:
+    """A list of whole numbers low..high; `name` says what a reader sees of each. The chosen one, in the link."""
+
+    def read(text: str) -> int | None:
+        return int(text) if re.fullmatch(r"\d{1,6}", text) and low <= int(text) <= high else None
+
+    restore(key, default, read, allowed=f"{low} to {high}")
+    if not low <= st.session_state[key] <= high:
+        notice(key, f"{label} {st.session_state[key]} is not among {low} to {high}. Shown instead: {default}.")
+        st.session_state[key] = default
+    chosen = st.selectbox(
+        label,
+        range(low, high + 1),
+        key=key,
+        format_func=name,
+        help=help or None,
+        persist_state="session",
+        on_change=_clear_notice,
+        args=(key,),
+    )
+    show_notice(key)
+    publish(key, str(chosen))
+    assert isinstance(chosen, int)
+    return chosen
+
+
+def pick_option(label: str, options: Sequence[str], *, key: str, default: str, help: str = "") -> str:
+    """A row of few options, one of them chosen and in the link."""
+    restore(key, default, lambda text: text if text in options else None, allowed=", ".join(options))
+    if st.session_state[key] not in options:
+        st.session_state[key] = default
+    chosen = st.segmented_control(
+        label,
+        options,
+        key=key,
+        required=True,
+        help=help or None,
+        persist_state="session",
+        on_change=_clear_notice,
+        args=(key,),
+    )
+    show_notice(key)
+    publish(key, chosen)
+    assert chosen is not None
+    return chosen
+
+
+def pick_number(
+    label: str,
+    *,
+    key: str,
+    low: float,
+    high: float,
+    step: float,
+    default: float,
+    help: str = "",
+) -> float:
+    """A slider over floats, its value in the link."""
+
+    def read(text: str) -> float | None:
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+        return value if low <= value <= high else None
+
+    restore(key, default, read, allowed=f"{low:g} to {high:g}")
+    chosen = st.slider(
+        label,
+        min_value=low,
+        max_value=high,
+        step=step,
+        key=key,
+        help=help or None,
+        persist_state="session",
+        on_change=_clear_notice,
+        args=(key,),
+    )
+    show_notice(key)
+    publish(key, f"{chosen:g}")
+    return float(chosen)

@@ -1,0 +1,117 @@
+"""Which model everything on the screen is about."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.components import job, link
+from dashboard.components.message import show_problem
+from gpt_core.catalog import MODEL_FOLDERS_VARIABLE, ModelEntry, find_model, list_models
+from gpt_core.errors import GptCoreError, InputError
+from gpt_core.tasks import LoadTask
+
+KEY = "model"
+
+
+def current() -> str:
+    """Full id of the chosen model, `source:name@revision`. The router has loaded it before a page runs."""
+    model = st.session_state[KEY]
+    assert isinstance(model, str)
+    return model
+
+
+def draw() -> None:
+    """The list of models, and how to add one."""
+    entries = {str(entry.model_id): entry for entry in (*list_models(), *_added())}
+    _restore(entries)
+    st.selectbox(
+        "Model",
+        list(entries),
+        key=KEY,
+        format_func=lambda model: entries[model].title,
+        placeholder="Choose a model",
+        persist_state="session",
+    )
+    st.session_state["_model_details"] = st.empty()
+    with st.popover("Use another model", icon=":material/folder_open:", width="stretch"):
+        st.markdown(
+            "Any causal language model that transformers can run, from a folder written by `save_pretrained` "
+            "(weights as `.safetensors`). Code inside a model's folder is never run."
+        )
+        st.text_input("Folder", key="model_folder", placeholder="/path/to/the/model", on_change=_add_folder)
+        if st.session_state.get("_model_problem"):
+            show_problem(st.session_state["_model_problem"])
+        st.caption(
+            f"Or name a folder of models in the variable `{MODEL_FOLDERS_VARIABLE}` before the start: "
+            "they are then in the list."
+        )
+
+
+def load() -> None:
+    """Bring the chosen model into memory and say what it is; ends the run until it is there."""
+    model = st.session_state.get(KEY)
+    if model is None:
+        show_problem(st.session_state.get("_model_missing") or "Choose a model in the sidebar.")
+        bundled = list_models()[0].model_id
+        st.button(
+            f"Open this with {bundled.name} instead",
+            key="model_instead",
+            on_click=st.session_state.update,
+            args=({KEY: str(bundled)},),
+        )
+        st.stop()
+    job.run(LoadTask(model=model), slot="load", message="Loading the model.")
+    link.publish(KEY, model)
+    from dashboard import cache
+
+    geometry = cache.geometry(model)
+    entry = find_model(model)
+    with st.session_state["_model_details"]:
+        st.caption(
+            f"{geometry.n_parameters:,} parameters · {geometry.n_layers} layers × {geometry.n_heads} heads · "
+            f"{entry.size / 1e6:,.1f} MB · float32 on {geometry.device} · revision {entry.model_id.revision}"
+        )
+
+
+def _restore(entries: dict[str, ModelEntry]) -> None:
+    if KEY in st.session_state:
+        return
+    asked = st.query_params.get(KEY)
+    if asked is None:
+        st.session_state[KEY] = next(iter(entries))
+    elif asked in entries:
+        st.session_state[KEY] = asked
+    else:
+        # Another model's numbers under this link would be wrong numbers.
+        st.session_state[KEY] = None
+        st.session_state["_model_missing"] = _missing(asked)
+
+
+def _missing(asked: str) -> str:
+    try:
+        find_model(asked)
+    except InputError as error:
+        return f"This link was made with another model. {error}"
+    return "This link names a folder outside the model folders. Open that folder under “Use another model” first."
+
+
+def _added() -> list[ModelEntry]:
+    return list(st.session_state.get("_added_models", ()))
+
+
+def _add_folder() -> None:
+    """Take the typed folder into the list and choose it."""
+    st.session_state["_model_problem"] = ""
+    typed = st.session_state["model_folder"].strip()
+    if not typed:
+        return
+    try:
+        entry = find_model(f"local:{Path(typed).expanduser().absolute()}")
+    except (GptCoreError, OSError, ValueError) as error:
+        st.session_state["_model_problem"] = str(error)
+        return
+    st.session_state["_added_models"] = [*_added(), entry]
+    st.session_state[KEY] = str(entry.model_id)
+    st.session_state["model_folder"] = ""
+
+

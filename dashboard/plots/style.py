@@ -1,0 +1,54 @@
+"""Colours and layout that all figures share. Chosen to be read in light and in dark theme, and by the colour-blind."""
+
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+
+#: Probability 0..1: from the page's own background upwards, so that 0 is nothing. Perceptually even (cividis' range).
+SEQUENTIAL = "Viridis"
+#: Signed values, symmetric around 0 (ColorBrewer RdBu, blue for positive).
+DIVERGING = "RdBu"
+ACCENT = "#2f74c9"
+SECOND = "#d1791f"
+MUTED = "#8a95a1"
+#: Transparent: figures sit on the page's background in both themes.
+CLEAR = "rgba(0,0,0,0)"
+#: More ticks than this are thinned out: they could not be read.
+MAX_TICKS = 60
+
+
+def literal(text: str) -> str:
+    """`text` so that Plotly shows it letter for letter: it reads tags, entities and `$`…`$` in ticks and hovers."""
+    return escape(text, quote=False).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
+
+
+def shorten(text: str, length: int = 18) -> str:
+    """`text` cut to `length` characters, the cut shown."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def token_axis(labels: Sequence[str], *, title: str, positions: Sequence[int] | None = None) -> dict[str, object]:
+    """An axis whose places are positions and whose tick texts are tokens: equal tokens stay apart."""
+    places = list(range(len(labels)) if positions is None else positions)
+    step = max(1, -(-len(places) // MAX_TICKS))
+    return {
+        "title": {"text": title},
+        "tickmode": "array",
+        "tickvals": places[::step],
+        "ticktext": [literal(shorten(label)) for label in labels[::step]],
+        "showgrid": False,
+        "zeroline": False,
+    }
+
+
+def finish(figure: go.Figure, *, height: int) -> go.Figure:
+    """Common layout: no title (the page has it), small margins, no background of its own."""
+    return figure.update_layout(
+        height=height,
+        margin={"l": 10, "r": 10, "t": 24, "b": 10},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"size": 13},
+        hoverlabel={"align": "left"},
+    )

@@ -1,0 +1,138 @@
+"""Attention maps of a Trace, computed when they are looked at: by layer, head and block of queries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gpt_core.capture import LayerCapture, attention_scores
+from gpt_core.errors import UnsupportedError
+from gpt_core.trace import Trace
+from gpt_core.validation import check_integer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class AttentionMaps:
+    """Maps of some heads of one layer."""
+
+    layer: int
+    """Layer, from 0."""
+    heads: tuple[int, ...]
+    """`(n_chosen_heads,)`: heads, from 0."""
+    queries: tuple[int, ...]
+    """`(n_queries,)`: positions of the rows, from 0."""
+    weights: np.ndarray
+    """`(n_chosen_heads, n_queries, n_tokens)`: probability; a row sums to 1, cells that the mask closes are 0."""
+    allowed: np.ndarray
+    """`(n_chosen_heads, n_queries, n_tokens)`: bool; False where the mask closes the cell."""
+
+    def __post_init__(self) -> None:
+        assert self.weights.shape == self.allowed.shape
+        assert self.weights.shape[:2] == (len(self.heads), len(self.queries))
+        self.weights.flags.writeable = False
+        self.allowed.flags.writeable = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class AttentionSteps:
+    """How one row of one map comes about (arXiv:1706.03762, section 3.2.1)."""
+
+    layer: int
+    """Layer, from 0."""
+    head: int
+    """Head, from 0."""
+    query: int
+    """Position of the row, from 0."""
+    products: np.ndarray
+    """`(n_tokens,)`: q·k, no unit; with every later position too."""
+    scaling: float
+    """The factor on q·k: 1/√d_head in most models."""
+    scores: np.ndarray
+    """`(n_tokens,)`: scaled, and capped where the model caps."""
+    masked: np.ndarray
+    """`(n_tokens,)`: scores with -inf where the mask closes the cell."""
+    weights: np.ndarray
+    """`(n_tokens,)`: probability; the softmax of `masked`."""
+
+    def __post_init__(self) -> None:
+        for array in (self.products, self.scores, self.masked, self.weights):
+            assert array.shape == self.products.shape
+            array.flags.writeable = False
+
+
+def attention_maps(
+    trace: Trace, *, layer: int, heads: Sequence[int] | None = None, queries: range | None = None
+) -> AttentionMaps:
+    """Maps of `heads` (all when None) of `layer`, for a block of `queries` (all when None).
+
+    Raises InputError (out of range) and UnsupportedError (the model's attention was not recorded).
+    """
+    capture = _layer(trace, layer)
+    n_heads = capture.query.shape[0]
+    chosen = tuple(
+        check_integer("head", head, low=0, high=n_heads - 1)
+        for head in (range(n_heads) if heads is None else heads)
+    )
+    rows = range(trace.n_tokens) if queries is None else queries
+    if len(rows):
+        check_integer("query", rows[0], low=0, high=trace.n_tokens - 1)
+        check_integer("query", rows[-1], low=0, high=trace.n_tokens - 1)
+    with torch.inference_mode():
+        scores = attention_scores(
+            capture, heads=torch.tensor(chosen, dtype=torch.long), queries=slice(rows.start, rows.stop)
+        )
+        weights = scores.softmax(dim=-1)
+    return AttentionMaps(
+        layer=layer,
+        heads=chosen,
+        queries=tuple(rows),
+        weights=weights.numpy().copy(),
+        allowed=_open_cells(scores),
+    )
+
+
+def all_attention_maps(trace: Trace) -> np.ndarray:
+    """All maps, `(n_layers, n_heads, n_tokens, n_tokens)`, probability. Grows with n_tokens²: for short texts."""
+    return np.stack([attention_maps(trace, layer=layer).weights for layer in range(trace.n_layers)])
+
+
+def attention_steps(trace: Trace, *, layer: int, head: int, query: int) -> AttentionSteps:
+    """The way from q·k to the weights of one row. Errors as in `attention_maps`."""
+    capture = _layer(trace, layer)
+    check_integer("head", head, low=0, high=capture.query.shape[0] - 1)
+    check_integer("query", query, low=0, high=trace.n_tokens - 1)
+    chosen = torch.tensor([head])
+    row = slice(query, query + 1)
+    with torch.inference_mode():
+        scores = attention_scores(capture, heads=chosen, queries=row, masked=False)[0, 0]
+        masked = attention_scores(capture, heads=chosen, queries=row)[0, 0]
+        group = capture.query.shape[0] // capture.key.shape[0]
+        products = capture.key[head // group].float() @ capture.query[head, query].float()
+        weights = masked.softmax(dim=-1)
+    open_cells = _open_cells(masked)
+    return AttentionSteps(
+        layer=layer,
+        head=head,
+        query=query,
+        products=products.numpy().copy(),
+        scaling=capture.scaling,
+        scores=scores.numpy().copy(),
+        masked=np.where(open_cells, masked.numpy(), -np.inf),
+        weights=weights.numpy().copy(),
+    )
+
+
+def _layer(trace: Trace, layer: int) -> LayerCapture:
+    if not trace.attention:
+        raise UnsupportedError(
+            f"The attention of {trace.model_id} is not recorded, so it has no map. The other pages work."
+        )
+    check_integer("layer", layer, low=0, high=trace.n_layers - 1)
+    return trace.attention[layer]
+
+
+def _open_cells(scores: torch.Tensor) -> np.ndarray:
+    # An additive mask closes a cell with -inf or with the type's lowest number.
+    open_cells: np.ndarray = (scores > torch.finfo(torch.float32).min / 2).numpy()
+    return open_cells

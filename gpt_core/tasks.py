@@ -1,0 +1,158 @@
+"""The work that readers can ask the engine for. Plain values in, plain results out.
+
+The model stack is imported when a task runs: importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gpt_core.decoding import BeamSettings, GenerationSettings
+from gpt_core.engine import Control
+
+if TYPE_CHECKING:
+    from gpt_core.model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTask:
+    """Work on one model. Subclasses say what in `work`, and where they have steps, in `run`."""
+
+    model: str
+    """`source:name@revision`."""
+
+    lane: ClassVar[str] = "compute"
+    deadline: ClassVar[float] = 120.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal work."""
+        return (type(self).__name__, *(getattr(self, field.name) for field in fields(self)))
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One step: the result of `work`."""
+        return self.work(self._load(control), control)
+        yield
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """What to do with the model."""
+        raise AssertionError(f"{type(self).__name__} does not say what it does")
+
+    def _load(self, control: Control) -> LanguageModel:
+        from gpt_core.model import load_model
+
+        return load_model(self.model, control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadTask(ModelTask):
+    """Bring a model into memory. Result: its full id."""
+
+    lane: ClassVar[str] = "load"
+    deadline: ClassVar[float] = 900.0
+
+    def work(self, lm: LanguageModel, control: Control) -> str:
+        """Nothing more than loading."""
+        return str(lm.model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceTask(ModelTask):
+    """Trace a text; the Trace stays in its store. Result: number of tokens."""
+
+    token_ids: tuple[int, ...]
+
+    def work(self, lm: LanguageModel, control: Control) -> int:
+        """One forward pass, or none if the text was traced before."""
+        from gpt_core.trace import trace_tokens
+
+        return trace_tokens(lm, self.token_ids, control=control).n_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkTask(ModelTask):
+    """Walk a text through the blocks by hand. Result: embeddings.Walk."""
+
+    token_ids: tuple[int, ...]
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """Every block once more, outside the recorded pass."""
+        from gpt_core.embeddings import walk_blocks
+        from gpt_core.trace import trace_tokens
+
+        return walk_blocks(lm, trace_tokens(lm, self.token_ids, control=control), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionsTask(ModelTask):
+    """What the model expected at every position. Result: predictions.PositionTable."""
+
+    token_ids: tuple[int, ...]
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """The head over all positions, a few at a time."""
+        from gpt_core.predictions import position_table
+        from gpt_core.trace import trace_tokens
+
+        return position_table(lm, trace_tokens(lm, self.token_ids, control=control), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensTask(ModelTask):
+    """Logit lens over the positions start..stop-1. Result: predictions.LogitLens."""
+
+    token_ids: tuple[int, ...]
+    start: int
+    stop: int
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """Final norm and head over every depth."""
+        from gpt_core.predictions import logit_lens
+        from gpt_core.trace import trace_tokens
+
+        trace = trace_tokens(lm, self.token_ids, control=control)
+        return logit_lens(lm, trace, positions=range(self.start, self.stop), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateTask(ModelTask):
+    """Continue a text. Items: (sequence, generation.GenerationStep), one a step. Result: number of sequences."""
+
+    token_ids: tuple[int, ...]
+    settings: GenerationSettings
+    n_sequences: int = 1
+
+    deadline: ClassVar[float] = 1800.0
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One token a step, sequence after sequence."""
+        from gpt_core.generation import generate_tokens
+        from gpt_core.recipes import sequence_settings
+
+        lm = self._load(control)
+        runs = sequence_settings(self.settings, self.n_sequences)
+        total = len(runs) * self.settings.max_new_tokens
+        for sequence, settings in enumerate(runs):
+            for step in generate_tokens(lm, self.token_ids, settings, control=control):
+                done = sequence * self.settings.max_new_tokens + step.index + 1
+                control.report(done / total, f"Token {step.index + 1} of at most {settings.max_new_tokens}")
+                yield sequence, step
+        return len(runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamTask(ModelTask):
+    """Beam search. Result: beams.BeamResult."""
+
+    token_ids: tuple[int, ...]
+    settings: BeamSettings
+
+    deadline: ClassVar[float] = 1800.0
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """Through `model.generate`."""
+        from gpt_core.beams import beam_search
+
+        return beam_search(lm, self.token_ids, self.settings, control=control)
