@@ -178,12 +178,11 @@ def _take_token(
     # Entered here and left before the step is handed out: an iterator that is never finished leaves nothing behind.
     with torch.inference_mode():
         filtered_logits = sampling.filter_logits(logits, context_ids, settings.effective_sampling)
-        filtered = filtered_logits.softmax(dim=-1)[0]
         if settings.effective_sampling.greedy:
-            token_id = int(filtered.argmax())
+            token_id = int(filtered_logits.argmax())
         else:
-            token_id = sampling.draw_token(filtered, generator)
-        probs = logits.softmax(dim=-1)[0]
+            token_id = sampling.draw_token(filtered_logits.softmax(dim=-1)[0], generator)
+        probs, filtered = sampling.exact_probs(logits), sampling.exact_probs(filtered_logits)
         top = probs.topk(min(settings.n_alternatives, len(probs)))
         return token_id, {
             "prob": float(probs[token_id]),

@@ -1,0 +1,133 @@
+"""Ready-made settings, the call of `generate` and the program that a reader can copy."""
+
+import contextlib
+import io
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from gpt_core.beams import beam_search
+from gpt_core.catalog import BUNDLED_FOLDER
+from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
+from gpt_core.errors import InputError
+from gpt_core.generation import generate_tokens
+from gpt_core.model import LanguageModel
+from gpt_core.recipes import generate_call, new_tokens_within, presets, sequence_settings, snippet
+
+PROMPT = 'It\'s a "small" dog\\cat,\nand <b>bold</b> 👧 said:'
+
+SETTINGS = [
+    GenerationSettings(max_new_tokens=8, seed=7),
+    GenerationSettings(max_new_tokens=8, do_sample=False),
+    GenerationSettings(
+        max_new_tokens=12,
+        seed=2**40,
+        stop_strings=(" the", '"'),
+        sampling=SamplingSettings(
+            temperature=0.9, top_k=50, top_p=0.95, min_p=0.01, repetition_penalty=1.1, no_repeat_ngram=3
+        ),
+    ),
+]
+
+
+def run_program(program: str) -> str:
+    """What the program prints, with the global generator left as it was."""
+    printed = io.StringIO()
+    with torch.random.fork_rng(), contextlib.redirect_stdout(printed):
+        exec(compile(program, "snippet", "exec"), {"__name__": "__main__"})
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["sampled", "greedy", "everything"])
+def test_the_program_prints_the_text_on_the_page(
+    settings: GenerationSettings, bundled: LanguageModel
+) -> None:
+    ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
+    text = list(generate_tokens(bundled, ids, settings))[-1].text
+    assert run_program(snippet(str(BUNDLED_FOLDER), PROMPT, settings, bundled)) == text + "\n"
+
+
+def test_the_beam_program_prints_all_texts(bundled: LanguageModel) -> None:
+    settings = BeamSettings(n_beams=3, n_return=2, max_new_tokens=5)
+    ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
+    texts = [beam.text for beam in beam_search(bundled, ids, settings).beams]
+    assert run_program(snippet(str(BUNDLED_FOLDER), PROMPT, settings, bundled)) == "".join(
+        t + "\n" for t in texts
+    )
+
+
+def test_the_call_says_every_setting() -> None:
+    assert set(generate_call(GenerationSettings())) == {
+        "max_new_tokens", "do_sample", "num_beams", "repetition_penalty", "no_repeat_ngram_size",
+        "temperature", "top_k", "top_p", "min_p",
+    }  # fmt: skip
+    # `generate` would warn of settings that have no part in a greedy choice.
+    assert not {"temperature", "top_k", "top_p", "min_p"} & set(
+        generate_call(GenerationSettings(do_sample=False))
+    )
+    config = GenerationConfig(**generate_call(SETTINGS[2]))
+    assert (config.top_k, config.no_repeat_ngram_size, config.stop_strings) == (50, 3, [" the", '"'])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"max_new_tokens": v} for v in (0, -5, 10**9, 2.5, "3", None, True)),
+        *({"seed": v} for v in (-1, 2**63, "abc", 1.5, None)),
+        *({"stop_strings": v} for v in (("",), ("a",) * 1000, "###", (1,), ("x" * 201,), None, ("\ud800",))),
+        {"n_alternatives": 0},
+        {"n_alternatives": 101},
+        {"do_sample": "yes"},
+        {"sampling": None},
+    ],
+    ids=lambda bad: repr(bad)[:40],
+)
+def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"Given: |valid Unicode"):
+        GenerationSettings(**bad)
+
+
+def test_each_sequence_is_a_run_of_its_own() -> None:
+    settings = GenerationSettings(seed=10)
+    assert [s.seed for s in sequence_settings(settings, 3)] == [10, 11, 12]
+    assert sequence_settings(GenerationSettings(do_sample=False), 3) == (GenerationSettings(do_sample=False),)
+    for n in (0, 9, 10**6, "2"):
+        with pytest.raises(InputError, match="`n_sequences`"):
+            sequence_settings(settings, n)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="`seed`"):
+        sequence_settings(GenerationSettings(seed=2**63 - 1), 2)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "n_prompt", "context", "expected"),
+    [
+        (55, 48, 512, 7),
+        (55, 55, 512, 1),
+        (55, 80, 512, 1),
+        (512, 300, 512, 212),
+        (512, 300, 400, 100),
+        (250, 20, 64, 44),
+    ],
+)
+def test_max_length_counts_the_prompt(max_length: int, n_prompt: int, context: int, expected: int) -> None:
+    assert new_tokens_within(max_length, n_prompt, context_length=context) == expected
+
+
+def test_presets_are_the_notebooks_and_fit() -> None:
+    found = {preset.name: preset for preset in presets(15, context_length=512)}
+    assert not found["Greedy"].settings.do_sample
+    notebook = {
+        "Notebook: continue": (SamplingSettings(top_k=50), 15),
+        "Notebook: sentiment": (SamplingSettings(top_k=2, temperature=0.1), 40),
+        "Notebook: questions": (SamplingSettings(top_k=2, temperature=0.7), 235),
+        "Notebook: summary": (SamplingSettings(top_k=3, temperature=0.5, no_repeat_ngram=3), 497),
+    }
+    for name, (shape, new) in notebook.items():
+        assert found[name].settings == GenerationSettings(sampling=shape, max_new_tokens=new)
+        assert str(new) in found[name].note
+    assert "Creative" in found
+    for n_prompt in (1, 54, 55, 511):
+        for preset in presets(n_prompt, context_length=512):
+            assert n_prompt + preset.settings.max_new_tokens <= 512
