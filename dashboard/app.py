@@ -1,10 +1,12 @@
 """Router: page settings, the list of pages, and what every page shares. Run with `streamlit run dashboard/app.py`."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from dashboard.components import model_picker, prompt
 
-st.set_page_config(page_title="Inside a GPT", page_icon=":material/neurology:", layout="wide")
+st.set_page_config(page_title="Inside a GPT", page_icon=Path(__file__).with_name("icon.svg"), layout="wide")
 
 page = st.navigation(
     [
@@ -22,4 +24,5 @@ with st.sidebar:
     prompt.draw()
 model_picker.load()
 prompt.show_length()
+model_picker.show_details()
 page.run()

@@ -135,6 +135,12 @@ def bundled_model_id() -> str:
     return str(list_models()[0].model_id)
 
 
+def load_name(model_id: str) -> str:
+    """What `from_pretrained` takes for this model: the folder of its files, relative where it is in the project."""
+    folder = Path(find_model(model_id).folder)
+    return "gpt_core/bundled" if folder == BUNDLED_FOLDER else str(folder)
+
+
 def _describe(model_id: ModelId, folder: Path) -> ModelEntry:
     files = _identity_files(folder)
     revision = _digest(str(folder.resolve()), tuple((f.name, *_stamp(f)) for f in files))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard import cache
 from dashboard.components import job, link
 from dashboard.components.message import show_problem
 from gpt_core.catalog import MODEL_FOLDERS_VARIABLE, ModelEntry, find_model, list_models
@@ -32,7 +33,6 @@ def draw() -> None:
         placeholder="Choose a model",
         persist_state="session",
     )
-    st.session_state["_model_details"] = st.empty()
     with st.popover("Use another model", icon=":material/folder_open:", width="stretch"):
         st.markdown(
             "Any causal language model that transformers can run, from a folder written by `save_pretrained` "
@@ -48,7 +48,7 @@ def draw() -> None:
 
 
 def load() -> None:
-    """Bring the chosen model into memory and say what it is; ends the run until it is there."""
+    """Bring the chosen model into memory; ends the run until it is there."""
     model = st.session_state.get(KEY)
     if model is None:
         show_problem(st.session_state.get("_model_missing") or "Choose a model in the sidebar.")
@@ -62,14 +62,17 @@ def load() -> None:
         st.stop()
     job.run(LoadTask(model=model), slot="load", message="Loading the model.")
     link.publish(KEY, model)
-    from dashboard import cache
 
-    geometry = cache.geometry(model)
-    entry = find_model(model)
-    with st.session_state["_model_details"]:
+
+def show_details() -> None:
+    """What the chosen model is, at the end of the sidebar."""
+    facts = cache.geometry(current())
+    entry = find_model(current())
+    with st.sidebar:
         st.caption(
-            f"{geometry.n_parameters:,} parameters · {geometry.n_layers} layers × {geometry.n_heads} heads · "
-            f"{entry.size / 1e6:,.1f} MB · float32 on {geometry.device} · revision {entry.model_id.revision}"
+            f"{facts.n_parameters:,} parameters, {facts.n_layers} layers × {facts.n_heads} heads, "
+            f"{entry.size / 1e6:,.1f} MB on disk, float32 on {facts.device}, {entry.model_id.source} "
+            f"revision {entry.model_id.revision}"
         )
 
 

@@ -62,24 +62,21 @@ def draw() -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.button("Run", key="prompt_run", type="primary", icon=":material/play_arrow:")
         st.button(
-            "Back",
+            ":material/undo:",
             key="prompt_back",
-            icon=":material/undo:",
-            help="The prompt before this one",
+            help="Back to the prompt before this one",
             disabled=place == 0,
             on_click=_go,
             args=(-1,),
         )
         st.button(
-            "Forward",
+            ":material/redo:",
             key="prompt_forward",
-            icon=":material/redo:",
-            help="The prompt after this one",
+            help="Forward to the prompt after this one",
             disabled=place >= len(history) - 1,
             on_click=_go,
             args=(1,),
         )
-    st.session_state["_prompt_length"] = st.empty()
     st.selectbox(
         "Examples",
         EXAMPLES,
@@ -96,10 +93,10 @@ def draw() -> None:
 
 
 def show_length() -> None:
-    """Tokens of the prompt against the context length, under the text area; the model must be loaded."""
+    """Tokens of the prompt against the context length, at the end of the sidebar; the model must be loaded."""
     model = model_picker.current()
     limit = cache.geometry(model).context_length
-    with st.session_state["_prompt_length"].container():
+    with st.sidebar:
         try:
             tokens = cache.tokenization(model, check_text(current()), special_tokens())
         except GptCoreError:
