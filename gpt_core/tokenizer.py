@@ -1,4 +1,4 @@
-"""Text to tokens and back: ids, vocabulary strings, true bytes, offsets, and what a reader can recognise.
+"""Text to tokens: ids, vocabulary strings, true bytes, offsets, and what a reader can recognise.
 
 The tokens of a text add up to it byte for byte. Where a tokenizer changes a text first (Unicode normal forms, a
 space put in front), they add up to the changed text, and both are in the result.
@@ -7,29 +7,26 @@ space put in front), they add up to the changed text, and both are in the result
 from __future__ import annotations
 
 import itertools
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import regex
 from tokenizers import Encoding, Tokenizer
 
+from gpt_core.decoding import DecodedIds, decode_ids, parse_ids
 from gpt_core.errors import InputError, UnsupportedError
-from gpt_core.validation import check_integer, check_text
+from gpt_core.validation import check_text
 from gpt_core.visible import replace_surrogates, show_bytes, show_text
 from gpt_core.vocabulary import (
     PerModel,
     PieceCode,
     VocabularyMatches,
-    check_ids,
     find_tokens,
     label_tokens,
     piece_code,
-    pieces_of,
     token_bytes_of,
 )
 
@@ -51,8 +48,6 @@ __all__ = [
     "tokenize_text",
 ]
 
-#: Most ids that are read from a text at once.
-MAX_IDS = 10_000
 #: Longest text whose spellings are compared side by side.
 MAX_COMPARED_CHARACTERS = 1_000
 
@@ -118,22 +113,6 @@ class Tokenization:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class DecodedIds:
-    """Ids turned back into text."""
-
-    token_ids: tuple[int, ...]
-    """`(n_tokens,)` ids."""
-    pieces: tuple[str | None, ...]
-    """`(n_tokens,)` vocabulary strings; None for a row of the embedding that no token uses."""
-    token_bytes: tuple[bytes, ...]
-    """`(n_tokens,)` the bytes of each token by itself."""
-    labels: tuple[str, ...]
-    """`(n_tokens,)` visible labels."""
-    text: str
-    """The text by the tokenizer's own decoder, special tokens kept; bytes that are no UTF-8 are U+FFFD."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Variant:
     """One way to write the same words."""
 
@@ -157,11 +136,19 @@ def tokenize_text(lm: LanguageModel, text: str, *, special_tokens: bool = True) 
     code = piece_code(lm)
     backend = lm.tokenizer.backend_tokenizer
     pieces = tuple(backend.id_to_token(i) or "" for i in encoding.ids)
-    kinds, token_bytes = [], []
-    for i, piece in enumerate(pieces):
-        kind, data = _read_token(code, encoding, i, piece, source, special_tokens)
-        kinds.append(kind)
-        token_bytes.append(data)
+    read = [
+        _read_token(code, *token, special_tokens=special_tokens)
+        for token in zip(
+            encoding.ids,
+            pieces,
+            encoding.tokens,
+            (source[start:end] for start, end in encoding.offsets),
+            encoding.special_tokens_mask,
+            strict=True,
+        )
+    ]
+    kinds = tuple(kind for kind, _ in read)
+    token_bytes = tuple(data for _, data in read)
     joined = b"".join(token_bytes)
     try:
         normalised = joined.decode()
@@ -181,38 +168,17 @@ def tokenize_text(lm: LanguageModel, text: str, *, special_tokens: bool = True) 
         special_tokens=special_tokens,
         token_ids=tuple(encoding.ids),
         pieces=pieces,
-        token_bytes=tuple(token_bytes),
+        token_bytes=token_bytes,
         offsets=offsets,
         source_offsets=offsets if normalised == source else tuple(encoding.offsets),
         labels=tuple(
             show_text(piece) if kind in {"template", "unknown"} or not data else show_bytes(data)
             for kind, data, piece in zip(kinds, token_bytes, pieces, strict=True)
         ),
-        kinds=tuple(kinds),
+        kinds=kinds,
         groups=groups,
         group_texts=group_texts,
     )
-
-
-def decode_ids(lm: LanguageModel, token_ids: Sequence[int]) -> DecodedIds:
-    """The text that `token_ids` stand for. Raises InputError, naming the range, for an id outside the vocabulary."""
-    ids = check_ids(lm, token_ids)
-    return DecodedIds(
-        token_ids=ids,
-        pieces=pieces_of(lm, ids),
-        token_bytes=tuple(token_bytes_of(lm, i) for i in ids),
-        labels=label_tokens(lm, ids),
-        text=lm.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False),
-    )
-
-
-def parse_ids(text: str, *, limit: int = MAX_IDS) -> tuple[int, ...]:
-    """Ids written as "15496, 2159 13" or as a JSON list. Raises InputError for anything else, or more than `limit`."""
-    text = check_text(text).strip()
-    values: Sequence[Any] = _parse_list(text) if text.startswith("[") else re.findall(r"[^\s,;]+", text)
-    if len(values) > limit:
-        raise InputError(f"At most {limit:,} ids are read at once. Given: {len(values):,}. Paste fewer.")
-    return tuple(_parse_id(value) for value in values)
 
 
 def compare_variants(lm: LanguageModel, text: str) -> tuple[Variant, ...]:
@@ -267,20 +233,25 @@ def _copy_whole(lm: LanguageModel) -> tuple[Tokenizer, Tokenizer]:
 
 
 def _read_token(
-    code: PieceCode, encoding: Encoding, i: int, piece: str, source: str, special_tokens: bool
+    code: PieceCode,
+    token_id: int,
+    piece: str,
+    written: str,
+    source: str,
+    in_template: int,
+    *,
+    special_tokens: bool,
 ) -> tuple[TokenKind, bytes]:
-    if encoding.special_tokens_mask[i]:
+    """Kind and bytes of one token; `source` is the stretch of text that the tokenizer says it is of."""
+    if in_template:
         return "template", b""
-    token_id = encoding.ids[i]
-    start, end = encoding.offsets[i]
     # Read as plain text, a special token is never cut out; merges may lead to the same id.
     cut = token_id in code.added and (special_tokens or token_id not in code.special)
-    if cut and source[start:end].strip() == code.added[token_id].strip():
+    if cut and source.strip() == code.added[token_id].strip():
         return "added", code.added[token_id].encode()
     if token_id == code.unknown_id:
         # A Unigram model says what it could not write; the others only where it was.
-        written = encoding.tokens[i]
-        return "unknown", code.without_mark(source[start:end] if written == piece else written).encode()
+        return "unknown", code.without_mark(source if written == piece else written).encode()
     return ("added" if cut and token_id in code.literal else "text"), code.bytes_of(token_id, piece)
 
 
@@ -305,26 +276,6 @@ def _group_graphemes(
     groups = tuple(group - 1 for group in itertools.accumulate(map(int, opens)))
     bounds = [position for position, opening in zip(starts, opens, strict=True) if opening]
     return groups, tuple(data[a:b].decode() for a, b in itertools.pairwise([*bounds, len(data)]))
-
-
-def _parse_list(text: str) -> list[Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            "The ids start like a JSON list but are none. Write them as 15496, 2159, 13."
-        ) from error
-    if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
-        values = values[0]  # as transformers prints a batch of one
-    if not isinstance(values, list):
-        raise InputError("The ids must be one list. Write them as 15496, 2159, 13.")
-    return values
-
-
-def _parse_id(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}", value):
-        value = int(value)
-    return check_integer("token id", value, low=0, high=2**31 - 1, remedy="Write ids as 15496, 2159, 13.")
 
 
 _whole_encoders: PerModel[tuple[Tokenizer, Tokenizer]] = PerModel(_copy_whole)
