@@ -16,8 +16,8 @@ import numpy.typing as npt
 import regex
 from tokenizers import Encoding, Tokenizer
 
-from gpt_core.decoding import DecodedIds, decode_ids, parse_ids
 from gpt_core.errors import InputError, UnsupportedError
+from gpt_core.token_ids import DecodedIds, decode_ids, parse_ids
 from gpt_core.validation import check_text
 from gpt_core.visible import replace_surrogates, show_bytes, show_text
 from gpt_core.vocabulary import (
