@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -203,9 +203,9 @@ class _Reader:
     def __init__(self, lm: LanguageModel, prompt_ids: tuple[int, ...], control: Control | None) -> None:
         import torch
 
-        self._network: Any = lm.network
+        self._network = cast(Any, lm.network)
         self._control = control
-        self._accepted = inspect.signature(lm.network.forward).parameters
+        self._accepted = inspect.signature(self._network.forward).parameters
         # As `generate` decides: the others keep a state of their own kind.
         self._cacheable = (
             "past_key_values" in self._accepted and self._network._supports_default_dynamic_cache()
