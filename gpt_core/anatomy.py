@@ -36,7 +36,7 @@ def find_anatomy(network: PreTrainedModel) -> Anatomy:
 
     Raises ModelLoadError where the blocks cannot be told apart from the rest.
     """
-    decoder = network.get_decoder() if hasattr(network, "get_decoder") else network.base_model
+    decoder: torch.nn.Module = network.get_decoder()  # type: ignore[no-untyped-call]
     if decoder is network:
         decoder = network.base_model
     n_layers = int(network.config.get_text_config().num_hidden_layers)
@@ -65,22 +65,25 @@ def find_anatomy(network: PreTrainedModel) -> Anatomy:
     ]
     rotaries = [module for module in outside if _has_frequencies(module)]
     d_model = token_embedding.weight.shape[1]
-    norms = tuple(
-        module
-        for module in outside
-        if not any(True for _ in module.children())
-        and isinstance(getattr(module, "weight", None), torch.Tensor)
-        and module.weight.dim() == 1  # a norm has one gain per dimension
-        and "norm" in type(module).__name__.lower()
-    )
+    norms = tuple(module for module in outside if _is_norm(module, d_model))
     return Anatomy(
         decoder=decoder,
         blocks=blocks,
         token_embedding=token_embedding,
         position_embedding=position_tables[0] if len(position_tables) == 1 else None,
         final_norm=None,
-        norm_candidates=tuple(norm for norm in norms if norm.weight.shape[0] == d_model),
+        norm_candidates=norms,
         rotary=rotaries[0] if len(rotaries) == 1 else None,
+    )
+
+
+def _is_norm(module: torch.nn.Module, width: int) -> bool:
+    weight = getattr(module, "weight", None)
+    return (
+        "norm" in type(module).__name__.lower()
+        and not any(True for _ in module.children())
+        and isinstance(weight, torch.Tensor)
+        and weight.shape == (width,)  # a norm has one gain per dimension
     )
 
 

@@ -174,7 +174,7 @@ def _digest(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
     """Digest over names and contents; the stamps make a changed file a different question."""
     digest = hashlib.sha256()
     for name, *_ in stamps:
-        with open(Path(folder) / name, "rb") as file:
+        with (Path(folder) / name).open("rb") as file:
             digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:12]
 

@@ -247,7 +247,9 @@ class Engine:
         except GptCoreError as error:
             self._end(job, "failed", error=error)
         except MemoryError:
-            self._end(job, "failed", error=GptCoreError("This needs more memory than is free. Shorten the text."))
+            self._end(
+                job, "failed", error=GptCoreError("This needs more memory than is free. Shorten the text.")
+            )
         except Exception as error:  # noqa: BLE001 - the engine outlives any job; the reader gets its kind
             self._end(
                 job,

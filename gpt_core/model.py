@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -22,7 +22,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-
 from transformers.utils import logging as transformers_logging
 
 from gpt_core import capture
@@ -34,7 +33,7 @@ from gpt_core.errors import GptCoreError, ModelLoadError
 from gpt_core.registry import Registry
 
 # Bars on the server's console say nothing to a reader; `Control.report` does.
-transformers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 #: Names the device on which models are put: cpu, cuda or mps.
 DEVICE_VARIABLE = "GPT_CORE_DEVICE"
@@ -108,7 +107,9 @@ def wrap_network(
     The network must be nobody else's: its attention function is set here, once. Raises ModelLoadError where it
     has no blocks, where its vocabulary is smaller than its tokenizer's, or where its numbers are not finite.
     """
-    network = network.float().to(device).eval().requires_grad_(False)
+    network.to(device=device, dtype=torch.float32)  # type: ignore[call-arg]
+    network.eval()  # type: ignore[no-untyped-call]
+    network.requires_grad_(False)
     anatomy = find_anatomy(network)
     vocab_size = anatomy.token_embedding.weight.shape[0]
     if len(tokenizer) > vocab_size:
@@ -174,7 +175,7 @@ def load_model(model_id: str, *, control: Control | None = None) -> LanguageMode
 
 def loaded_models() -> tuple[str, ...]:
     """The ids of the models that are in memory now."""
-    return tuple(model_id for model_id, _ in _models.keys())
+    return tuple(model_id for model_id, _ in _models.keys())  # noqa: SIM118 - a Registry is no mapping
 
 
 def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> LanguageModel:
@@ -198,7 +199,7 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
                     f"{model_id} has no fast tokenizer (tokenizer.json), which is needed here."
                 )
             report(0.2, "Reading the weights")
-            network, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
@@ -208,6 +209,7 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
                 use_safetensors=True,
                 output_loading_info=True,
             )
+            network, info = loaded
             if info["missing_keys"]:
                 missing = sorted(info["missing_keys"])
                 raise ModelLoadError(
@@ -223,7 +225,7 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
 
 
 def _check_causal(config: object, model_id: ModelId) -> None:
-    if type(config) not in AutoModelForCausalLM._model_mapping.keys():
+    if type(config) not in AutoModelForCausalLM._model_mapping:
         kind = getattr(config, "model_type", type(config).__name__)
         raise ModelLoadError(
             f"{model_id} is a {kind} model, not a causal language model. Choose one that continues text."

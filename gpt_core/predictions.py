@@ -130,7 +130,7 @@ def position_table(lm: LanguageModel, trace: Trace, *, control: Control | None =
             control.report(rows.start / n, f"Position {rows.start} of 0–{n - 1}")
         logits = torch.from_numpy(logits_at(lm, trace, rows))
         log_probs = logits.double().log_softmax(dim=-1)
-        best_log_probs, best = log_probs.max(dim=-1)
+        best_log_probs = log_probs.max(dim=-1).values
         predicted[rows.start : rows.stop] = logits.argmax(dim=-1).numpy()
         predicted_probs[rows.start : rows.stop] = best_log_probs.exp().numpy()
         entropies[rows.start : rows.stop] = _entropy(log_probs).numpy()
@@ -201,7 +201,8 @@ def logit_lens(
 
 def _entropy(log_probs: torch.Tensor) -> torch.Tensor:
     """Entropy in bits over the last axis of log probabilities (nats)."""
-    return torch.special.entr(log_probs.exp()).sum(dim=-1) / _LN2
+    entropy: torch.Tensor = torch.special.entr(log_probs.exp()).sum(dim=-1) / _LN2
+    return entropy
 
 
 def _chunks(n: int, vocab_size: int) -> Iterator[range]:

@@ -190,5 +190,5 @@ def _tensors_in(values: Sequence[Any]) -> list[torch.Tensor]:
 
 
 _traces: Registry[tuple[str, str, tuple[int, ...]], Trace] = Registry(
-    int(os.environ.get(TRACE_BYTES_VARIABLE, 2**30)), lambda trace: trace.n_bytes
+    int(os.environ.get(TRACE_BYTES_VARIABLE) or 2**30), lambda trace: trace.n_bytes
 )
