@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import streamlit as st
 
+from gpt_core.decoding import SamplingSettings
+
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
     from gpt_core.embeddings import InputEmbeddings, Neighbours, RotaryAngles
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import ParameterPart
     from gpt_core.predictions import NextToken
+    from gpt_core.sampling import SamplingResult
     from gpt_core.tokenizer import DecodedIds, Tokenization, Variant
     from gpt_core.trace import Trace
     from gpt_core.vocabulary import VocabularyMatches
@@ -178,19 +181,38 @@ def module_tree(model: str) -> str:
 
 
 @_kept(32)
-def attention_maps(model: str, token_ids: tuple[int, ...], layer: int) -> AttentionMaps:
-    """`attention.attention_maps`, all heads of a layer."""
+def attention_maps(
+    model: str, token_ids: tuple[int, ...], layer: int, head: int, start: int, stop: int
+) -> AttentionMaps:
+    """`attention.attention_maps` of one head for the queries start..stop-1."""
+    from gpt_core.attention import attention_maps as compute
+
+    return compute(_trace(model, token_ids), layer=layer, heads=[head], queries=range(start, stop))
+
+
+@_kept(8)
+def head_grid(model: str, token_ids: tuple[int, ...], layer: int) -> AttentionMaps:
+    """`attention.attention_maps` of all heads of a layer."""
     from gpt_core.attention import attention_maps as compute
 
     return compute(_trace(model, token_ids), layer=layer)
 
 
 @_kept(4)
-def all_attention_maps(model: str, token_ids: tuple[int, ...]) -> np.ndarray:
-    """`attention.all_attention_maps`: for short texts."""
-    from gpt_core.attention import all_attention_maps as compute
+def bertviz_page(
+    model: str,
+    token_ids: tuple[int, ...],
+    labels: tuple[str, ...],
+    view: str,
+    layers: tuple[int, ...],
+    dark: bool,
+) -> str:
+    """`plots.bertviz`: the model view or the head view of some layers."""
+    from dashboard.plots import bertviz
+    from gpt_core.attention import all_attention_maps
 
-    return compute(_trace(model, token_ids))
+    draw = bertviz.model_view_html if view == "Model view" else bertviz.head_view_html
+    return draw(all_attention_maps(_trace(model, token_ids)), labels, layers=layers, dark=dark)
 
 
 @_kept(64)
@@ -211,11 +233,21 @@ def next_token(model: str, token_ids: tuple[int, ...], position: int, k: int) ->
     return compute(_model(model), _trace(model, token_ids), position=position, k=k)
 
 
-@_kept(32)
-def logits(model: str, token_ids: tuple[int, ...], position: int) -> np.ndarray:
-    """`trace.logits_at` for one position: `(vocab_size,)`."""
+@_kept(8)
+def _logits(model: str, token_ids: tuple[int, ...], position: int) -> np.ndarray:
+    """`trace.logits_at` for one position: `(vocab_size,)`. What the sliders read again and again."""
     from gpt_core.trace import logits_at
 
     row: np.ndarray = logits_at(_model(model), _trace(model, token_ids), [position])[0]
     row.flags.writeable = False
     return row
+
+
+@_kept(64)
+def sampling(
+    model: str, token_ids: tuple[int, ...], position: int, settings: SamplingSettings
+) -> SamplingResult:
+    """`sampling.apply_stages` on the logits after `position`."""
+    from gpt_core.sampling import apply_stages
+
+    return apply_stages(_logits(model, token_ids, position), token_ids[: position + 1], settings)

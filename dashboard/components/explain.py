@@ -20,13 +20,20 @@ def show_sources(page: str, *, functions: tuple[str, ...], snippet: Callable[[],
             for name in functions:
                 module, _, function = name.rpartition(".")
                 st.caption(f"`{name}`")
-                st.code(inspect.getsource(getattr(importlib.import_module(module), function)), language="python")
-    with st.expander("Show me the code", key=f"{page}_code", on_change="rerun", icon=":material/code:") as box:
+                st.code(
+                    inspect.getsource(getattr(importlib.import_module(module), function)), language="python"
+                )
+    with st.expander(
+        "Show me the code", key=f"{page}_code", on_change="rerun", icon=":material/code:"
+    ) as box:
         if box.open:
             st.caption("Runs on its own with transformers and gives what is on the screen.")
             st.code(snippet(), language="python")
     with st.expander(
-        "The notebook cell that this grew from", key=f"{page}_notebook", on_change="rerun", icon=":material/history:"
+        "The notebook cell that this grew from",
+        key=f"{page}_notebook",
+        on_change="rerun",
+        icon=":material/history:",
     ) as box:
         if box.open:
             st.code(notebook, language="python")

@@ -108,6 +108,7 @@ def run(task: Task, *, slot: str, message: str) -> Any:
         st.stop()
     _progress(slot, message)
     st.stop()
+    return None
 
 
 @st.fragment(run_every=INTERVAL)
@@ -117,6 +118,10 @@ def _progress(slot: str, message: str) -> None:
         st.rerun()
         return
     with st.container(key="job_progress"):
-        waiting = f" (waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'})" if status.ahead else ""
+        waiting = (
+            f" (waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'})"
+            if status.ahead
+            else ""
+        )
         st.progress(status.fraction, text=f"{message}{waiting} {status.message}".strip())
         st.button("Stop this", key=f"_stop_{slot}", on_click=stop, args=(slot,), icon=":material/stop:")

@@ -27,7 +27,10 @@ def restore(key: str, default: T, read: Callable[[str], T | None], *, allowed: s
     written = st.query_params.get_all(key)
     value = read(written[-1]) if written else default
     if value is None:
-        notice(key, f"The link asks for {_quote(written[-1])} here. Possible: {allowed}. Shown instead: {default}.")
+        notice(
+            key,
+            f"The link asks for {_quote(written[-1])} here. Possible: {allowed}. Shown instead: {default}.",
+        )
         value = default
     st.session_state[key] = value
 
@@ -66,7 +69,14 @@ def _quote(text: str) -> str:
 
 
 def pick_integer(
-    label: str, *, key: str, low: int, high: int, default: int, name: Callable[[int], str] = str, help: str = ""
+    label: str,
+    *,
+    key: str,
+    low: int,
+    high: int,
+    default: int,
+    name: Callable[[int], str] = str,
+    explanation: str = "",
 ) -> int:
     """A list of whole numbers low..high; `name` says what a reader sees of each. The chosen one, in the link."""
 
@@ -75,14 +85,16 @@ def pick_integer(
 
     restore(key, default, read, allowed=f"{low} to {high}")
     if not low <= st.session_state[key] <= high:
-        notice(key, f"{label} {st.session_state[key]} is not among {low} to {high}. Shown instead: {default}.")
+        notice(
+            key, f"{label} {st.session_state[key]} is not among {low} to {high}. Shown instead: {default}."
+        )
         st.session_state[key] = default
     chosen = st.selectbox(
         label,
         range(low, high + 1),
         key=key,
         format_func=name,
-        help=help or None,
+        help=explanation or None,
         persist_state="session",
         on_change=_clear_notice,
         args=(key,),
@@ -93,7 +105,7 @@ def pick_integer(
     return chosen
 
 
-def pick_option(label: str, options: Sequence[str], *, key: str, default: str, help: str = "") -> str:
+def pick_option(label: str, options: Sequence[str], *, key: str, default: str, explanation: str = "") -> str:
     """A row of few options, one of them chosen and in the link."""
     restore(key, default, lambda text: text if text in options else None, allowed=", ".join(options))
     if st.session_state[key] not in options:
@@ -103,7 +115,7 @@ def pick_option(label: str, options: Sequence[str], *, key: str, default: str, h
         options,
         key=key,
         required=True,
-        help=help or None,
+        help=explanation or None,
         persist_state="session",
         on_change=_clear_notice,
         args=(key,),
@@ -122,29 +134,39 @@ def pick_number(
     high: float,
     step: float,
     default: float,
-    help: str = "",
+    explanation: str = "",
 ) -> float:
-    """A slider over floats, its value in the link."""
+    """A slider, its value in the link. Over whole numbers where `step` is an int, else over floats."""
+    kind = type(step)
 
     def read(text: str) -> float | None:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             return None
         return value if low <= value <= high else None
 
-    restore(key, default, read, allowed=f"{low:g} to {high:g}")
-    chosen = st.slider(
+    restore(key, kind(default), read, allowed=f"{low:g} to {high:g}")
+    chosen: float = st.slider(
         label,
-        min_value=low,
-        max_value=high,
+        min_value=kind(low),
+        max_value=kind(high),
         step=step,
         key=key,
-        help=help or None,
+        help=explanation or None,
         persist_state="session",
         on_change=_clear_notice,
         args=(key,),
     )
     show_notice(key)
-    publish(key, f"{chosen:g}")
-    return float(chosen)
+    publish(key, f"{chosen:.10g}")
+    return chosen
+
+
+def follow(key: str, clicked: int | None) -> None:
+    """Take a click elsewhere on the page as a new value of `key`. Call before the widget of `key` is drawn."""
+    seen = f"_clicked_{key}"
+    if clicked is not None and clicked != st.session_state.get(seen):
+        st.session_state[key] = clicked
+        _clear_notice(key)
+    st.session_state[seen] = clicked

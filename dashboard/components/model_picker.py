@@ -116,5 +116,3 @@ def _add_folder() -> None:
     st.session_state["_added_models"] = [*_added(), entry]
     st.session_state[KEY] = str(entry.model_id)
     st.session_state["model_folder"] = ""
-
-

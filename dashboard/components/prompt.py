@@ -103,7 +103,7 @@ def show_length() -> None:
             return  # the page says why
         name = cache.special_token_in(model, current())
         if name:
-            link.restore("special", True, lambda text: {"1": True, "0": False}.get(text), allowed="0 or 1")
+            link.restore("special", True, {"1": True, "0": False}.get, allowed="0 or 1")
             st.toggle(
                 f"Read `{name}` as the special token",
                 key="special",

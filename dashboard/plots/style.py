@@ -28,7 +28,9 @@ def shorten(text: str, length: int = 18) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def token_axis(labels: Sequence[str], *, title: str, positions: Sequence[int] | None = None) -> dict[str, object]:
+def token_axis(
+    labels: Sequence[str], *, title: str, positions: Sequence[int] | None = None
+) -> dict[str, object]:
     """An axis whose places are positions and whose tick texts are tokens: equal tokens stay apart."""
     places = list(range(len(labels)) if positions is None else positions)
     step = max(1, -(-len(places) // MAX_TICKS))
@@ -39,6 +41,20 @@ def token_axis(labels: Sequence[str], *, title: str, positions: Sequence[int] | 
         "ticktext": [literal(shorten(label)) for label in labels[::step]],
         "showgrid": False,
         "zeroline": False,
+    }
+
+
+def colorbar(title: str) -> dict[str, object]:
+    """A colour bar above the figure: beside it, it would take a third of a narrow screen."""
+    return {
+        "title": {"text": title, "side": "top"},
+        "orientation": "h",
+        "thickness": 10,
+        "len": 0.5,
+        "x": 0.0,
+        "xanchor": "left",
+        "y": 1.0,
+        "yanchor": "bottom",
     }
 
 
