@@ -91,12 +91,13 @@ def open_page(browser: Browser, servers: list[Server]) -> Iterator[Callable[...,
     injected = [mark for page, _ in opened for mark in marks_of_injection(page)]
     for page, _ in opened:
         page.context.close()
-    written = [server.log_text()[read_before.get(server.log, 0) :] for server in servers]
     found = {
         "errors": [error for _, seen in opened for error in seen.errors],
         "requests to other hosts": [url for _, seen in opened for url in seen.foreign_requests(hosts)],
         "texts that ran as a script": injected,
-        "tracebacks": [text for text in written if "Traceback (most recent call last)" in text],
+        "tracebacks": [
+            text for server in servers for text in server.tracebacks(since=read_before.get(server.log, 0))
+        ],
     }
     assert {kind: what for kind, what in found.items() if what} == {}
 

@@ -4,6 +4,7 @@ Nothing here asserts: `observe` notes what a page did, and the fixtures in conft
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,12 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Dialog, Error, Page, Playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Error, Page, Playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "dashboard" / "app.py"
-# The address of each page after the server's; the first is also what the bare address shows.
-PAGES = ("tokenizer", "embeddings", "attention", "predictions", "generation", "few_shot")
+# Each page's address after the server's. Streamlit gives the default page none.
+PAGES = {
+    "tokenizer": "",
+    "embeddings": "embeddings",
+    "attention": "attention",
+    "predictions": "predictions",
+    "generation": "generation",
+    "few_shot": "few_shot",
+}
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -87,8 +96,13 @@ class Server:
         return urlsplit(self.url).netloc
 
     def log_text(self) -> str:
-        """What the server has written so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """What the server has written so far, without its colours."""
+        return re.sub(r"\x1b\[[\d;]*m", "", self.log.read_text(encoding="utf-8", errors="replace"))
+
+    def tracebacks(self, *, since: int = 0) -> list[str]:
+        """What it wrote after the first `since` characters, if a traceback is in it."""
+        text = self.log_text()[since:]
+        return [text] if "Traceback (most recent call last)" in text else []
 
 
 @contextmanager
@@ -167,11 +181,19 @@ def observe(page: Page) -> Observations:
     """Note from now on what `page` and its frames do."""
     seen = Observations()
 
+    def note_console(message: ConsoleMessage) -> None:
+        # At a deep link Streamlit looks for its server below the page's own address first, and finds 404.
+        looked = urlsplit(message.location["url"]).path in {
+            f"/{path}/_stcore/{what}" for path in PAGES.values() for what in ("health", "host-config")
+        }
+        if message.type == "error" and not looked:
+            seen.errors.append(f"console: {message.text} {message.location['url']}")
+
     def note_dialog(dialog: Dialog) -> None:
         seen.errors.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    page.on("console", lambda m: seen.errors.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("console", note_console)
     page.on("pageerror", lambda error: seen.errors.append(f"exception: {error}"))
     page.on("dialog", note_dialog)
     page.on("request", lambda request: seen.requests.append(request.url))
@@ -190,12 +212,24 @@ def marks_of_injection(page: Page) -> list[str]:
 
 
 def wait_until_idle(page: Page, *, timeout: float = 60) -> None:
-    """Return when the page shows the answer to all that was done to it. Raises TimeoutError after `timeout` s."""
+    """Return when the page shows the answer to all that was done to it.
+
+    Raises TimeoutError after `timeout` seconds, with the text that the page shows then.
+    """
     page.evaluate("window.__idleSince = undefined")
-    page.wait_for_function(IDLE, timeout=timeout * 1000, polling=50)
+    try:
+        page.wait_for_function(IDLE, timeout=timeout * 1000, polling=50)
+    except PlaywrightTimeoutError as error:
+        text = page.inner_text("body")
+        raise TimeoutError(
+            f"{page.url} is still busy after {timeout} s. It shows:\n{text[-2000:]}"
+        ) from error
 
 
 def visit(page: Page, server: Server, path: str = "", *, timeout: float = 60) -> None:
-    """Open a page of the dashboard and wait until it is drawn. `path` may carry a query: "attention?layer=2"."""
+    """Open a page of the dashboard and wait until it is drawn.
+
+    `path` is one of PAGES' values, and may carry a query: "attention?layer=2".
+    """
     page.goto(f"{server.url}/{path}")
     wait_until_idle(page, timeout=timeout)

@@ -5,7 +5,7 @@
     python tests/e2e/screenshots.py --whole         each as high as its content, to look a page over
     python tests/e2e/screenshots.py --page tokenizer --page attention
 
-Writes <page>[-<window>-<theme>].png and prints each file's name and size. Exits with 1 if a page reported an error.
+Writes <page>[-<window>-<theme>].png and prints each file's name and size. Exits with 1 if there was an error.
 """
 
 import argparse
@@ -66,14 +66,15 @@ def compress(png: bytes) -> bytes:
 def take(
     browser: Browser, server: Server, name: str, window: str, theme: str, *, whole: bool
 ) -> tuple[bytes, list[str]]:
-    """One page's picture, and what it reported on its console."""
+    """One page's picture, and the errors on its console and in the server's log."""
     context = browser.new_context(viewport=WINDOWS[window], color_scheme=theme)  # type: ignore[arg-type]
     page = context.new_page()
     seen = observe(page)
-    visit(page, server, name)
+    written = len(server.log_text())
+    visit(page, server, PAGES[name])
     png = picture(page, whole=whole)
     context.close()
-    return png, seen.errors
+    return png, seen.errors + server.tracebacks(since=written)
 
 
 def main() -> int:
@@ -81,7 +82,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="folder to write to")
-    parser.add_argument("--page", action="append", choices=PAGES, help="only this page (may be repeated)")
+    parser.add_argument(
+        "--page", action="append", choices=list(PAGES), help="only this page (may be repeated)"
+    )
     parser.add_argument(
         "--readme", action="store_true", help="only desktop and light, under the pages' names"
     )
@@ -98,7 +101,7 @@ def main() -> int:
         sync_playwright() as playwright,
         open_browser(playwright) as browser,
     ):
-        for name in options.page or PAGES:
+        for name in options.page or list(PAGES):
             for window, theme in looks:
                 png, errors = take(browser, server, name, window, theme, whole=options.whole)
                 file = folder / (f"{name}.png" if options.readme else f"{name}-{window}-{theme}.png")

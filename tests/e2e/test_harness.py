@@ -21,6 +21,8 @@ APP = """
 import time
 import streamlit as st
 
+if st.button("Fail", key="fail"):
+    raise ValueError("nobody foresaw this")
 if st.button("Count", key="count"):
     time.sleep(1)
     st.write("Counted")
@@ -42,6 +44,20 @@ def test_what_a_page_does_behind_the_readers_back_is_noticed(browser: Browser):
     assert "console: written on the console" in said
     assert "dialog: a dialog" in said
     assert "nobody caught it" in said
+
+
+def test_a_traceback_in_the_servers_log_is_noticed(browser: Browser, tmp_path: Path):
+    app = tmp_path / "app.py"
+    app.write_text(APP, encoding="utf-8")
+    with run_server(tmp_path, app=app) as server:
+        page = browser.new_context().new_page()
+        visit(page, server)
+        assert server.tracebacks() == []
+        page.get_by_role("button", name="Fail").click()
+        wait_until_idle(page)
+        page.context.close()
+        assert "nobody foresaw this" in server.tracebacks()[0]
+        assert server.tracebacks(since=len(server.log_text())) == []
 
 
 def test_a_page_is_idle_when_the_answer_is_there(start_server, page: Page, tmp_path: Path):
