@@ -122,7 +122,7 @@ st.caption(
     "gave it. Darker is more surprising; the first token was not predicted. Click a token to see above what comes "
     "after it."
 )
-token_strip(
+clicked = token_strip(
     inputs.labels,
     key="predictions_strip",
     ids=inputs.token_ids,
@@ -131,6 +131,9 @@ token_strip(
     hover=plots.position_notes(table, predicted_labels),
     selected=position,
 )
+if clicked != st.session_state.get("predictions_clicked"):
+    st.session_state["predictions_clicked"] = clicked
+    st.rerun()
 if n_tokens > 1:
     st.text(
         f"Mean surprisal {table.mean_surprisal:.3f} bits per token, perplexity {2.0**table.mean_surprisal:,.2f}, "
