@@ -18,12 +18,13 @@ from gpt_core.decoding import SamplingSettings
 
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
-    from gpt_core.embeddings import InputEmbeddings, Neighbours, RotaryAngles
+    from gpt_core.embeddings import InputEmbeddings, Neighbours
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
-    from gpt_core.parameters import ParameterPart
+    from gpt_core.parameters import FamilyMember, ParameterPart
     from gpt_core.predictions import NextToken
     from gpt_core.sampling import SamplingResult
+    from gpt_core.rotary import RotaryAngles
     from gpt_core.tokenizer import DecodedIds, Tokenization, Variant
     from gpt_core.trace import Trace
     from gpt_core.vocabulary import VocabularyMatches
@@ -145,7 +146,15 @@ def input_embeddings(model: str, token_ids: tuple[int, ...]) -> InputEmbeddings:
     """`embeddings.input_embeddings`."""
     from gpt_core.embeddings import input_embeddings as compute
 
-    return compute(_trace(model, token_ids))
+    return compute(_model(model), _trace(model, token_ids))
+
+
+@_kept(16)
+def token_similarity(model: str, token_ids: tuple[int, ...], space: str) -> np.ndarray:
+    """`embeddings.token_similarity`."""
+    from gpt_core.embeddings import token_similarity as compute
+
+    return compute(_model(model), _trace(model, token_ids), space=space)
 
 
 @_kept(64)
@@ -157,9 +166,9 @@ def nearest_tokens(model: str, token_id: int, k: int) -> Neighbours:
 
 
 @_kept(16)
-def rotary_angles(model: str, n_tokens: int) -> RotaryAngles:
-    """`embeddings.rotary_angles`."""
-    from gpt_core.embeddings import rotary_angles as compute
+def rotary_angles(model: str, n_tokens: int) -> tuple[RotaryAngles, ...]:
+    """`rotary.rotary_angles`."""
+    from gpt_core.rotary import rotary_angles as compute
 
     return compute(_model(model), n_tokens)
 
@@ -170,6 +179,14 @@ def parameter_parts(model: str) -> tuple[ParameterPart, ...]:
     from gpt_core.parameters import count_parameters
 
     return count_parameters(_model(model))
+
+
+@_kept(16)
+def family(model: str) -> tuple[FamilyMember, ...]:
+    """`parameters.compare_family`."""
+    from gpt_core.parameters import compare_family
+
+    return compare_family(_model(model))
 
 
 @_kept(16)

@@ -1,14 +1,30 @@
-"""The vectors of a text: where they come from, who their neighbours are, and how they walk through the blocks."""
+"""The vectors of a text: where they come from, who their neighbours are, and how they walk through the blocks.
+
+What a model without a position table does instead is in `rotary`.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from gpt_core.errors import UnsupportedError
-from gpt_core.model import Control, LanguageModel
-from gpt_core.trace import Trace
+from gpt_core.errors import InputError, UnsupportedError
 from gpt_core.validation import check_integer
+from gpt_core.vocabulary import PerModel
+
+if TYPE_CHECKING:
+    from gpt_core.model import Control, LanguageModel
+    from gpt_core.trace import Trace
+
+#: The vectors of a text that can be compared: rows of the token table, these plus the position vectors, and what
+#: the last block and the final norm make of them.
+SPACES = ("token vectors", "with positions", "last hidden state")
+
+#: Largest |factor · sum - block input|, relative to the largest number, for which the factor explains the input.
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -19,14 +35,20 @@ class InputEmbeddings:
     """`(n_tokens, d_model)`: rows of the token table (`wte`), no unit."""
     position_vectors: np.ndarray | None
     """`(n_tokens, d_model)`: rows of the position table (`wpe`), no unit; None where the model has none."""
+    total: np.ndarray
+    """`(n_tokens, d_model)`: token + position vectors, no unit; the token vectors where there is no table."""
     block_input: np.ndarray
-    """`(n_tokens, d_model)`: what enters block 0, no unit."""
+    """`(n_tokens, d_model)`: what entered block 0 in the recorded pass, no unit."""
+    scale: float
+    """The factor for which scale · total is the block input: 1 in GPT-2, √d_model in Gemma; NaN where there is none
+    (Bloom norms its embeddings)."""
     difference: float
-    """Largest |token + position - block input|; not 0 where a model scales or norms its embeddings."""
+    """Largest |scale · total - block input|; of |total - block input| where the scale is NaN."""
 
     def __post_init__(self) -> None:
-        assert self.token_vectors.shape == self.block_input.shape
-        for array in (self.token_vectors, self.position_vectors, self.block_input):
+        assert self.token_vectors.shape == self.total.shape == self.block_input.shape
+        assert self.position_vectors is None or self.position_vectors.shape == self.total.shape
+        for array in (self.token_vectors, self.position_vectors, self.total, self.block_input):
             if array is not None:
                 array.flags.writeable = False
 
@@ -35,10 +57,16 @@ class InputEmbeddings:
 class Neighbours:
     """The tokens whose vectors point most nearly the same way."""
 
+    token_id: int
+    """The token whose neighbours these are; not one of them."""
     token_ids: np.ndarray
-    """`(k,)`: int64, nearest first."""
+    """`(k,)`: int64, nearest first, equal cosines by id."""
     cosines: np.ndarray
     """`(k,)`: cosine similarity, -1..1."""
+    mean_cosine: float
+    """Mean cosine with all tokens that were compared: what is near stands out against this; NaN where none was."""
+    n_compared: int
+    """Tokens compared: the vocabulary without this token and without rows that point nowhere (zero, or damaged)."""
 
     def __post_init__(self) -> None:
         assert self.token_ids.shape == self.cosines.shape
@@ -54,74 +82,136 @@ class Walk:
     """`(n_tokens, d_model)`: the last hidden state that the walk arrives at, no unit."""
     reference: np.ndarray
     """`(n_tokens, d_model)`: the model's own last hidden state, no unit."""
+    lengths: np.ndarray
+    """`(n_layers + 1, n_tokens)`: Euclidean length of each token's vector before block 0 and after each block."""
     block_differences: np.ndarray
     """`(n_layers,)`: largest |walk - model| after each block, no unit."""
     difference: float
     """Largest |walk - model| after the final norm."""
     equal: bool
-    """Whether every number is the same bit for bit (the notebook's `==`)."""
+    """Whether every number is the same (the notebook's `==`)."""
 
     def __post_init__(self) -> None:
         assert self.hidden.shape == self.reference.shape
-        for array in (self.hidden, self.reference, self.block_differences):
+        assert self.lengths.shape == (len(self.block_differences) + 1, len(self.hidden))
+        for array in (self.hidden, self.reference, self.lengths, self.block_differences):
             array.flags.writeable = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class RotaryAngles:
-    """What a rotary model does instead of adding a position vector: it turns q and k (arXiv:2104.09864)."""
-
-    frequencies: np.ndarray
-    """`(n_pairs,)`: radians per position by which each pair of dimensions of q and k is turned."""
-    cosines: np.ndarray
-    """`(n_tokens, n_pairs)`: cosine of each angle, -1..1."""
-
-    def __post_init__(self) -> None:
-        assert self.cosines.shape[1:] == self.frequencies.shape
-        self.frequencies.flags.writeable = False
-        self.cosines.flags.writeable = False
-
-
-def input_embeddings(trace: Trace) -> InputEmbeddings:
-    """Token vectors, position vectors and their sum, as the pass recorded them."""
-    tokens = trace.token_vectors.numpy()
-    positions = None if trace.position_vectors is None else trace.position_vectors.numpy()
-    block_input = trace.residual[0].numpy()
+def input_embeddings(lm: LanguageModel, trace: Trace) -> InputEmbeddings:
+    """Rows of the token table, rows of the position table, their sum, and what entered block 0."""
+    table = lm.anatomy.token_embedding.weight.detach()
+    tokens = table[list(trace.token_ids)].cpu().numpy()
+    positions = None if trace.position_vectors is None else trace.position_vectors.numpy().copy()
     total = tokens if positions is None else tokens + positions
+    block_input = trace.residual[0].numpy().copy()
+    scale, difference = _scale_between(total, block_input)
     return InputEmbeddings(
-        token_vectors=tokens.copy(),
-        position_vectors=None if positions is None else positions.copy(),
-        block_input=block_input.copy(),
-        difference=float(np.abs(total - block_input).max()),
+        token_vectors=tokens,
+        position_vectors=positions,
+        total=total,
+        block_input=block_input,
+        scale=scale,
+        difference=difference,
     )
+
+
+def _scale_between(total: np.ndarray, block_input: np.ndarray) -> tuple[float, float]:
+    wide, target = total.astype(np.float64), block_input.astype(np.float64)
+    allowed = TOLERANCE * float(np.abs(target).max())
+    plain = float(np.abs(wide - target).max())
+    if plain <= allowed:
+        return 1.0, plain
+    scale = float((wide * target).sum() / max((wide * wide).sum(), 1e-300))  # least squares
+    difference = float(np.abs(scale * wide - target).max())
+    return (scale, difference) if difference <= allowed else (float("nan"), plain)
+
+
+def print_vectors(vectors: np.ndarray) -> str:
+    """`vectors` (n_tokens, d_model) as the notebook prints them: a batch of one text, long rows cut in the middle."""
+    return repr(torch.tensor(vectors)[None])
 
 
 def cosine_similarity(vectors: np.ndarray) -> np.ndarray:
-    """Cosine of each pair of rows of `vectors` (n, d): `(n, n)`, -1..1; a zero vector has cosine 0 with all."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    cosines: np.ndarray = np.clip(units @ units.T, -1, 1)
+    """Cosine of each pair of rows of `vectors` (n, d): `(n, n)`, float32, -1..1.
+
+    A zero row has cosine 0 with all; a row with a number that is not finite has NaN.
+    """
+    rows = vectors.astype(np.float64)  # squares of any float32 fit
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    damaged = ~np.isfinite(rows).all(axis=1)
+    units[damaged] = 0
+    cosines: np.ndarray = np.clip(units @ units.T, -1, 1).astype(np.float32)
+    cosines[damaged, :] = cosines[:, damaged] = np.nan
     return cosines
 
 
-def nearest_tokens(lm: LanguageModel, token_id: int, *, k: int = 20) -> Neighbours:
-    """The `k` tokens of the whole vocabulary whose `wte` rows have the largest cosine with that of `token_id`.
+def token_similarity(lm: LanguageModel, trace: Trace, *, space: str) -> np.ndarray:
+    """Cosine of each pair of the text's tokens, `(n_tokens, n_tokens)`, in one of SPACES.
 
-    The token itself is left out. Raises InputError (id or k out of range).
+    Raises InputError (no such space) and UnsupportedError (`with positions` where there is no position table).
     """
-    table = lm.anatomy.token_embedding.weight
-    n_rows = min(table.shape[0], len(lm.tokenizer))
-    check_integer("token id", token_id, low=0, high=n_rows - 1)
-    check_integer("k", k, low=1, high=min(1000, n_rows - 1))
+    if space not in SPACES:
+        raise InputError(f"`space` must be one of: {', '.join(SPACES)}. Given: {space!r}.")
+    if space == "last hidden state":
+        return cosine_similarity(trace.final.numpy())
+    found = input_embeddings(lm, trace)
+    if space == "token vectors":
+        return cosine_similarity(found.token_vectors)
+    if found.position_vectors is None:
+        raise UnsupportedError(
+            f"{lm.model_id.name} has no position table. Compare its token vectors or its last hidden state."
+        )
+    return cosine_similarity(found.total)
+
+
+def nearest_tokens(lm: LanguageModel, token_id: int, *, k: int = 20) -> Neighbours:
+    """The `k` tokens of the whole vocabulary whose rows of the token table have the largest cosine with `token_id`'s.
+
+    The token itself is left out, as are rows that no token uses and rows without a direction; so there may be fewer.
+    Raises InputError (id or k out of range) and UnsupportedError (the token's own row has no direction).
+    """
+    table = lm.anatomy.token_embedding.weight.detach()
+    check_integer("token id", token_id, low=0, high=table.shape[0] - 1)
+    check_integer("k", k, low=1, high=1000)
+    vector = table[token_id].double()
+    length = vector.norm()
+    if not bool(torch.isfinite(length)) or float(length) == 0:
+        raise UnsupportedError(
+            f"The vector of token {token_id} is zero or damaged, so it points nowhere and has no neighbours. "
+            "Choose another token."
+        )
+    unit = vector / length
     with torch.inference_mode():
-        rows = table[:n_rows].float()
-        vector = rows[token_id]
-        cosines = (rows @ vector) / (rows.norm(dim=1) * vector.norm()).clamp_min(1e-12)
-        cosines[token_id] = -2.0
-        best = torch.topk(cosines, k)
+        cosines = (table @ unit.float()).double() / table.norm(dim=1).double()
+        # Squares of very small or large numbers do not fit float32; such rows are few, if any.
+        odd = torch.nonzero(~(table.norm(dim=1) > 1e-15) | ~torch.isfinite(cosines))[:, 0]
+        rows = table[odd].double()
+        cosines[odd] = (rows @ unit) / rows.norm(dim=1)
+        cosines = cosines.cpu().clamp(-1, 1)
+    usable = torch.isfinite(cosines) & _used_rows.get(lm)
+    usable[token_id] = False
+    n_compared = int(usable.sum())
+    best = torch.topk(cosines.masked_fill(~usable, float("-inf")), min(k, n_compared))
+    by_id = np.lexsort((best.indices.numpy(), -best.values.numpy()))
     return Neighbours(
-        token_ids=best.indices.cpu().numpy().copy(), cosines=best.values.cpu().numpy().clip(-1, 1).copy()
+        token_id=int(token_id),
+        token_ids=best.indices.numpy()[by_id],
+        cosines=best.values.numpy()[by_id].astype(np.float32),
+        mean_cosine=float(cosines[usable].mean()) if n_compared else float("nan"),
+        n_compared=n_compared,
     )
+
+
+def _find_used_rows(lm: LanguageModel) -> torch.Tensor:
+    """`(vocab_size,)` whether some token has that row; tables are often padded to a round number."""
+    used = torch.zeros(lm.anatomy.token_embedding.weight.shape[0], dtype=torch.bool)
+    used[list(lm.tokenizer.get_vocab().values())] = True
+    return used
+
+
+_used_rows: PerModel[torch.Tensor] = PerModel(_find_used_rows)
 
 
 def walk_blocks(lm: LanguageModel, trace: Trace, *, control: Control | None = None) -> Walk:
@@ -132,14 +222,14 @@ def walk_blocks(lm: LanguageModel, trace: Trace, *, control: Control | None = No
     """
     if "walk" in lm.closed_views or lm.anatomy.final_norm is None:
         raise UnsupportedError(lm.closed_views.get("walk", "The final norm of this model was not found."))
+    blocks = lm.anatomy.blocks
     differences = []
     with torch.inference_mode():
         hidden = trace.residual[0][None].to(lm.device)
-        for layer, block in enumerate(lm.anatomy.blocks):
+        for layer, (block, (args, kwargs)) in enumerate(zip(blocks, trace.block_arguments, strict=True)):
             if control is not None:
                 control.check()
-                control.report(layer / trace.n_layers, f"Block {layer} of 0–{trace.n_layers - 1}")
-            args, kwargs = trace.block_arguments[layer]
+                control.report(layer / len(blocks), f"Block {layer} of 0–{len(blocks) - 1}")
             output = block(hidden, *args, **kwargs)
             hidden = output[0] if isinstance(output, (tuple, list)) else output
             differences.append(float((hidden[0].cpu() - trace.residual[layer + 1]).abs().max()))
@@ -147,20 +237,8 @@ def walk_blocks(lm: LanguageModel, trace: Trace, *, control: Control | None = No
     return Walk(
         hidden=final.numpy().copy(),
         reference=trace.final.numpy().copy(),
+        lengths=trace.residual.norm(dim=-1).numpy().copy(),
         block_differences=np.array(differences, dtype=np.float32),
         difference=float((final - trace.final).abs().max()),
         equal=bool((final == trace.final).all()),
     )
-
-
-def rotary_angles(lm: LanguageModel, n_tokens: int) -> RotaryAngles:
-    """Angles by which q and k are turned at the first `n_tokens` positions.
-
-    Raises UnsupportedError where the model has no rotary frequencies, InputError where n_tokens is out of range.
-    """
-    if lm.anatomy.rotary is None:
-        raise UnsupportedError(f"{lm.model_id.name} has no rotary frequencies.")
-    check_integer("n_tokens", n_tokens, low=1, high=lm.geometry.context_length)
-    frequencies = lm.anatomy.rotary.get_buffer("inv_freq").float().cpu().numpy()
-    angles = np.arange(n_tokens, dtype=np.float32)[:, None] * frequencies[None, :]
-    return RotaryAngles(frequencies=frequencies.copy(), cosines=np.cos(angles))
