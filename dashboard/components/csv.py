@@ -1,17 +1,26 @@
-"""Tables as CSV files that a spreadsheet opens without running anything in them."""
+"""Tables as CSV files that a spreadsheet shows but does not run."""
+
+import csv
 
 import pandas as pd
 
-#: A cell that begins so is a formula to a spreadsheet (owasp.org, CSV injection).
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+#: A spreadsheet runs a cell that starts with one of these. Some tokens do.
+#: Source: https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def neutralise(cell: object) -> object:
-    """`cell` with a ' in front where a spreadsheet would run its text; numbers stay numbers."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+def neutralise_cell(text: str) -> str:
+    """`text`, with an apostrophe in front where a spreadsheet would run it."""
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """`frame` without its index as UTF-8 CSV with a byte order mark, text cells and column names neutralised."""
-    safe = frame.map(neutralise).rename(columns=neutralise)
-    return b"\xef\xbb\xbf" + safe.to_csv(index=False).encode("utf-8")
+    """`frame` without its index as CSV in UTF-8, every string in it and in its header neutralised.
+
+    Starts with a byte order mark, without which Excel takes UTF-8 for another encoding. Numbers stay numbers, and a
+    lone surrogate becomes a question mark.
+    """
+    safe = frame.rename(columns=lambda name: neutralise_cell(str(name))).map(
+        lambda cell: neutralise_cell(cell) if isinstance(cell, str) else cell
+    )
+    return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode("utf-8-sig", errors="replace")
