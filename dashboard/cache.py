@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import streamlit as st
 
-from gpt_core.decoding import SamplingSettings
+from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import FamilyMember, ParameterPart
     from gpt_core.predictions import NextToken
-    from gpt_core.sampling import SamplingResult
     from gpt_core.rotary import RotaryAngles
+    from gpt_core.sampling import SamplingResult
     from gpt_core.tokenizer import DecodedIds, Tokenization, Variant
     from gpt_core.trace import Trace
     from gpt_core.vocabulary import VocabularyMatches
 
-F = TypeVar("F", bound=Callable[..., object])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def _kept(max_entries: int) -> Callable[[F], F]:
+def _kept(max_entries: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return st.cache_resource(show_spinner=False, max_entries=max_entries)
 
 
@@ -268,3 +269,11 @@ def sampling(
     from gpt_core.sampling import apply_stages
 
     return apply_stages(_logits(model, token_ids, position), token_ids[: position + 1], settings)
+
+
+def generation_snippet(model: str, text: str, settings: GenerationSettings | BeamSettings) -> str:
+    """`recipes.snippet`."""
+    from gpt_core.catalog import load_name
+    from gpt_core.recipes import snippet
+
+    return snippet(load_name(model), text, settings, _model(model))
