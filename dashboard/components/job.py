@@ -76,6 +76,12 @@ def look(slot: str, *, since: int = 0) -> JobStatus | None:
     return status
 
 
+def task_in(slot: str) -> Any:
+    """The task that `slot` holds, running or finished; None where there is none."""
+    held: _Slot | None = st.session_state.get(f"_job_{slot}")
+    return None if held is None else held.task
+
+
 def holds(slot: str, task: Task) -> bool:
     """Whether `slot` holds exactly this task, running or finished."""
     held: _Slot | None = st.session_state.get(f"_job_{slot}")

@@ -163,6 +163,32 @@ def pick_number(
     return chosen
 
 
+def enter_integer(label: str, *, key: str, low: int, high: int, default: int, explanation: str = "") -> int:
+    """A field for a whole number, its value in the link."""
+
+    def read(text: str) -> int | None:
+        return int(text) if re.fullmatch(r"\d{1,16}", text) and low <= int(text) <= high else None
+
+    restore(key, default, read, allowed=f"{low:,} to {high:,}")
+    if not low <= st.session_state[key] <= high:
+        notice(key, f"{st.session_state[key]:,} is not among {low:,} to {high:,}. Shown instead: {high:,}.")
+        st.session_state[key] = high
+    chosen = st.number_input(
+        label,
+        min_value=low,
+        max_value=high,
+        step=1,
+        key=key,
+        help=explanation or None,
+        persist_state="session",
+        on_change=_clear_notice,
+        args=(key,),
+    )
+    show_notice(key)
+    publish(key, str(chosen))
+    return int(chosen)
+
+
 def follow(key: str, clicked: int | None) -> None:
     """Take a click elsewhere on the page as a new value of `key`. Call before the widget of `key` is drawn."""
     seen = f"_clicked_{key}"

@@ -5,7 +5,14 @@ from typing import Any
 import streamlit as st
 
 from dashboard.components import link
-from gpt_core.decoding import SETTING_RANGES, STAGES, SamplingSettings
+from gpt_core.decoding import (
+    MAX_STOP_STRING_CHARACTERS,
+    MAX_STOP_STRINGS,
+    SETTING_RANGES,
+    STAGES,
+    SamplingSettings,
+)
+from gpt_core.recipes import Preset, presets
 
 
 def draw(page: str, *, stages: tuple[str, ...] = STAGES) -> SamplingSettings:
@@ -32,3 +39,50 @@ def draw(page: str, *, stages: tuple[str, ...] = STAGES) -> SamplingSettings:
         args=({f"{page}_{stage}": type(chosen[stage])(SETTING_RANGES[stage].default) for stage in stages},),
     )
     return SamplingSettings(**chosen)
+
+
+def pick_preset(page: str, *, n_prompt_tokens: int, context_length: int) -> None:
+    """A list of ready-made settings; choosing one moves the page's widgets."""
+    ready = {preset.name: preset for preset in presets(n_prompt_tokens, context_length=context_length)}
+    st.selectbox(
+        "Preset",
+        list(ready),
+        index=None,
+        key=f"{page}_preset",
+        placeholder="Choose ready-made settings",
+        persist_state="session",
+        on_change=_take_preset,
+        args=(page, ready),
+    )
+    chosen = st.session_state.get(f"{page}_preset")
+    if chosen in ready:
+        st.caption(ready[chosen].note)
+
+
+def _take_preset(page: str, ready: dict[str, Preset]) -> None:
+    chosen = st.session_state[f"{page}_preset"]
+    if chosen not in ready:
+        return
+    settings = ready[chosen].settings
+    st.session_state[f"{page}_mode"] = "Draw" if settings.do_sample else "Greedy"
+    st.session_state[f"{page}_max_new_tokens"] = settings.max_new_tokens
+    st.session_state[f"{page}_seed"] = settings.seed
+    for stage in STAGES:
+        value = getattr(settings.sampling, stage)
+        st.session_state[f"{page}_{stage}"] = value
+
+
+def enter_stop_strings(page: str) -> tuple[str, ...]:
+    """A field with a stop string a line; `\\n` in it stands for a line break. In the link."""
+    key = f"{page}_stop_strings"
+    link.restore(key, "", lambda text: text, allowed="any text")
+    typed = st.text_area(
+        f"Stop strings, one a line (at most {MAX_STOP_STRINGS})",
+        key=key,
+        height=80,
+        max_chars=MAX_STOP_STRINGS * (MAX_STOP_STRING_CHARACTERS + 1),
+        help="The text ends with the token that completes one of them. Write \\n for a line break.",
+        persist_state="session",
+    )
+    link.publish(key, typed or None)
+    return tuple(line.replace("\\n", "\n") for line in (typed or "").splitlines() if line)

@@ -1,5 +1,165 @@
-"""Not yet."""
+"""How does the model continue the prompt, token by token, and what else could have come?"""
 
 import streamlit as st
 
-st.title("generation")
+from dashboard import cache
+from dashboard.components import generation_output, job, link, prompt, sampling_sliders
+from dashboard.components.explain import show_sources
+from dashboard.components.message import show_error, show_problem
+from gpt_core.decoding import GENERATION_RANGES, BeamSettings, GenerationSettings
+from gpt_core.errors import GptCoreError
+from gpt_core.tasks import BeamTask, GenerateTask
+
+NOTEBOOK = """\
+generator = pipeline('text-generation', model='gpt2')
+generator("Hello, I am Agney and I am a Software Developer at", max_length=30, num_return_sequences=3)
+generator(text, max_length=30, num_return_sequences=1, do_sample=False)
+generator(text, max_length=30, num_return_sequences=1, do_sample=True)"""
+
+st.title("Generation")
+st.markdown(
+    "The model continues the prompt one token at a time. Hover over a token to see what else could have come."
+)
+inputs = prompt.require()
+facts = cache.geometry(inputs.model)
+if "logits" in facts.closed_views:
+    show_problem(facts.closed_views["logits"])
+    st.stop()
+room = facts.context_length - len(inputs.token_ids)
+if room < 1:
+    show_problem(
+        f"The prompt fills the whole context of {facts.context_length:,} tokens, so there is no room for a new one. "
+        "Shorten the prompt by at least one token."
+    )
+    st.stop()
+
+output_column, settings_column = st.columns([2, 1], gap="large")
+with settings_column:
+    sampling_sliders.pick_preset(
+        "generation", n_prompt_tokens=len(inputs.token_ids), context_length=facts.context_length
+    )
+    mode = link.pick_option(
+        "How",
+        ("Draw", "Greedy", "Beam search"),
+        key="generation_mode",
+        default="Draw",
+        explanation="Draw: at random, from the distribution that the settings leave. Greedy: always the most probable "
+        "token. Beam search: keep several unfinished texts and look for the most probable whole.",
+    )
+    max_new_tokens = link.enter_integer(
+        f"New tokens (1–{room:,})",
+        key="generation_max_new_tokens",
+        low=1,
+        high=room,
+        default=min(40, room),
+        explanation=GENERATION_RANGES["max_new_tokens"].explanation,
+    )
+    if mode == "Draw":
+        seed = link.enter_integer(
+            "Seed",
+            key="generation_seed",
+            low=0,
+            high=2**32 - 9,
+            default=42,
+            explanation=GENERATION_RANGES["seed"].explanation,
+        )
+        n_sequences = link.pick_number(
+            "Sequences",
+            key="generation_n_sequences",
+            low=1,
+            high=8,
+            step=1,
+            default=1,
+            explanation=GENERATION_RANGES["n_sequences"].explanation,
+        )
+        sampling = sampling_sliders.draw("generation")
+    elif mode == "Greedy":
+        seed, n_sequences = 42, 1
+        sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
+    else:
+        n_beams, n_return, length_penalty = (
+            link.pick_number(
+                GENERATION_RANGES[name].label,
+                key=f"generation_{name}",
+                low=GENERATION_RANGES[name].slider[0],
+                high=GENERATION_RANGES[name].slider[1],
+                step=GENERATION_RANGES[name].slider[2],
+                default=GENERATION_RANGES[name].default,
+                explanation=GENERATION_RANGES[name].explanation,
+            )
+            for name in ("n_beams", "n_return", "length_penalty")
+        )
+        sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
+    stop_strings = () if mode == "Beam search" else sampling_sliders.enter_stop_strings("generation")
+
+with output_column:
+    try:
+        if mode == "Beam search":
+            settings: BeamSettings | GenerationSettings
+            settings = searching = BeamSettings(
+                n_beams=int(n_beams),
+                n_return=int(n_return),
+                length_penalty=length_penalty,
+                max_new_tokens=max_new_tokens,
+                repetition_penalty=sampling.repetition_penalty,
+                no_repeat_ngram=sampling.no_repeat_ngram,
+            )
+            task: BeamTask | GenerateTask = BeamTask(
+                model=inputs.model, token_ids=inputs.token_ids, settings=searching
+            )
+        else:
+            settings = drawing = GenerationSettings(
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                do_sample=mode == "Draw",
+                seed=seed,
+                stop_strings=stop_strings,
+            )
+            task = GenerateTask(
+                model=inputs.model,
+                token_ids=inputs.token_ids,
+                settings=settings,
+                n_sequences=int(n_sequences),
+            )
+    except GptCoreError as error:
+        show_error(error)
+        st.stop()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Generate",
+            key="generation_start",
+            type="primary",
+            icon=":material/play_arrow:",
+            on_click=job.start,
+            args=(task,),
+            kwargs={"slot": "generation"},
+        )
+        st.button(
+            "Stop",
+            key="generation_stop",
+            icon=":material/stop:",
+            disabled=not generation_output.running("generation"),
+            on_click=job.stop,
+            args=("generation",),
+        )
+    made_by = job.task_in("generation")
+    if made_by is None:
+        st.caption("Nothing runs until you press Generate; a link never does.")
+    else:
+        if made_by.key != task.key:
+            st.caption(
+                ":material/info: Made with other settings, another prompt or another model than now chosen. "
+                "Generate again to see the new ones."
+            )
+        generation_output.show("generation", made_by)
+
+show_sources(
+    "generation",
+    functions=(
+        "gpt_core.generation.generate_tokens",
+        "gpt_core.sampling.filter_logits",
+        "gpt_core.sampling.draw_token",
+    ),
+    snippet=lambda: cache.generation_snippet(inputs.model, inputs.text, settings),
+    notebook=NOTEBOOK,
+)

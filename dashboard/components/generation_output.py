@@ -1,0 +1,133 @@
+"""Texts that are being generated, or have been: drawn again and again while tokens come in."""
+
+import math
+
+import streamlit as st
+
+from dashboard import cache
+from dashboard.components import job
+from dashboard.components.csv import csv_bytes
+from dashboard.components.message import show_error
+from dashboard.components.token_strip import token_strip
+from dashboard.plots import generation as plots
+from gpt_core.engine import JobStatus
+from gpt_core.tasks import BeamTask, GenerateTask
+
+#: Seconds between looks at a running generation.
+INTERVAL = 0.25
+
+
+def running(slot: str) -> bool:
+    """Whether something in `slot` has not ended yet."""
+    status = job.look(slot)
+    return status is not None and not status.finished
+
+
+def show(slot: str, task: GenerateTask | BeamTask) -> None:
+    """What `slot` holds so far; redrawn by itself until it ends. `task` is what made it."""
+    st.fragment(_show, run_every=INTERVAL if running(slot) else None)(slot, task)
+
+
+def _show(slot: str, task: GenerateTask | BeamTask) -> None:
+    status = job.look(slot)
+    if status is None:
+        return
+    was_running = st.session_state.get(f"_was_running_{slot}", False)
+    st.session_state[f"_was_running_{slot}"] = not status.finished
+    if was_running and status.finished:
+        st.rerun()  # the page around this fragment shows Stop or Generate
+    if status.error is not None and status.state == "failed":
+        show_error(status.error)
+    if not status.finished and status.ahead and status.state == "queued":
+        st.text(f"Waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'}.")
+    if isinstance(task, BeamTask):
+        _show_beams(status, task)
+    else:
+        _show_steps(slot, status, task)
+
+
+def _show_steps(slot: str, status: JobStatus, task: GenerateTask) -> None:
+    sequences: dict[int, list] = {}  # type: ignore[type-arg]
+    for sequence, step in status.items:
+        sequences.setdefault(sequence, []).append(step)
+    if not sequences and not status.finished:
+        st.text("Reading the prompt.")
+    prompt = cache.decoded_ids(task.model, task.token_ids).text
+    for sequence, steps in sequences.items():
+        labels = cache.labels(task.model, tuple(step.token_id for step in steps))
+        alternatives = [
+            cache.labels(task.model, tuple(int(i) for i in step.alternative_ids)) for step in steps
+        ]
+        with st.container(border=True, key=f"{slot}_sequence_{sequence}"):
+            st.text(prompt + steps[-1].text)
+            token_strip(
+                labels,
+                key=f"{slot}_strip_{sequence}",
+                ids=[step.token_id for step in steps],
+                values=[step.prob for step in steps],
+                scale="sequential",
+                hover=plots.step_notes(steps, alternatives),
+            )
+            st.caption(_summary(status, task, sequence, steps))
+            if status.finished:
+                frame = plots.step_table(steps, labels)
+                with st.expander(
+                    "Every token", key=f"{slot}_table_open_{sequence}", on_change="rerun"
+                ) as box:
+                    if box.open:
+                        st.dataframe(
+                            frame,
+                            hide_index=True,
+                            key=f"{slot}_table_{sequence}",
+                            column_config={
+                                name: st.column_config.ProgressColumn(format="%.4f", min_value=0, max_value=1)
+                                for name in ("probability", "after the stages")
+                            }
+                            | {"entropy (bits)": st.column_config.NumberColumn(format="%.3f")},
+                        )
+                        st.download_button(
+                            "CSV",
+                            data=csv_bytes(frame),
+                            file_name=f"generation_{sequence}.csv",
+                            mime="text/csv",
+                            key=f"{slot}_csv_{sequence}",
+                        )
+
+
+def _summary(status: JobStatus, task: GenerateTask, sequence: int, steps: list) -> str:  # type: ignore[type-arg]
+    last = steps[-1]
+    seed = f"seed {task.settings.seed + sequence:,}, " if task.settings.do_sample else ""
+    first = steps[0].elapsed
+    rate = (len(steps) - 1) / (last.elapsed - first) if len(steps) > 1 and last.elapsed > first else 0.0
+    speed = f"first token after {first:.2f} s" + (f", then {rate:,.0f} tokens/s" if rate else "")
+    ended = (
+        f"ended by {last.stop_reason}" if last.stop_reason else "stopped" if status.finished else "going on"
+    )
+    return f"{seed}{len(steps):,} tokens, {ended}; {speed}"
+
+
+def _show_beams(status: JobStatus, task: BeamTask) -> None:
+    if not status.finished:
+        with st.container(key="job_progress"):
+            st.progress(status.fraction, text=status.message or "Searching.")
+        return
+    if status.result is None:
+        return
+    prompt = cache.decoded_ids(task.model, task.token_ids).text
+    for number, beam in enumerate(status.result.beams):
+        with st.container(border=True, key=f"generation_beam_{number}"):
+            st.text(prompt + beam.text)
+            labels = cache.labels(task.model, beam.token_ids)
+            token_strip(
+                labels,
+                key=f"generation_beam_strip_{number}",
+                ids=list(beam.token_ids),
+                values=[math.exp(value) for value in beam.token_log_probs],
+                scale="sequential",
+                hover=[f"log-probability {value:.4f} nats" for value in beam.token_log_probs],
+            )
+            st.caption(
+                f"score {beam.score:.4f} nats per token to the power {task.settings.length_penalty:g}, "
+                f"log-probability {beam.log_prob:.4f} nats, {len(beam.token_ids)} tokens, "
+                f"{'ended by its end token' if beam.finished else 'cut off'}"
+            )
