@@ -18,6 +18,7 @@ from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
+    from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
@@ -277,3 +278,19 @@ def generation_snippet(model: str, text: str, settings: GenerationSettings | Bea
     from gpt_core.recipes import snippet
 
     return snippet(load_name(model), text, settings, _model(model))
+
+
+@_kept(64)
+def continuable_ids(model: str, text: str) -> tuple[int, ...]:
+    """`labels.continuable_ids`."""
+    from gpt_core.labels import continuable_ids as compute
+
+    return compute(_model(model), text)
+
+
+@_kept(32)
+def chat_turn(model: str, text: str) -> ChatTurn:
+    """`chat.as_chat_turn`."""
+    from gpt_core.chat import as_chat_turn
+
+    return as_chat_turn(_model(model), text)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gpt_core.chat import as_chat_turn
 from gpt_core.decoding import GenerationSettings, SamplingSettings
 from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.labels import LabelScores, continuable_ids, label_probabilities
@@ -279,12 +280,15 @@ def compare_shots(
     shots: Sequence[int] | None = None,
     examples: Sequence[FewShotExample] | None = None,
     labels: Sequence[str] | None = None,
+    chat: bool = False,
     control: Control | None = None,
 ) -> tuple[ShotOutcome, ...]:
     """The same query with each number of examples: 0, 1 and all of them unless `shots` says others.
 
     `examples` and `labels` default to the task's. A prompt that does not fit into the context has a `problem`
-    instead of scores; the others are not lost. Raises InputError as `build_prompt` and `label_probabilities` do.
+    instead of scores; the others are not lost. With `chat`, the labels are scored after the prompt as a user's turn
+    (`as_chat_turn`), without a space. Raises InputError as `build_prompt` and `label_probabilities` do, and
+    UnsupportedError as `as_chat_turn` does.
     """
     examples = task.examples if examples is None else examples
     labels = task.labels if labels is None else labels
@@ -292,16 +296,25 @@ def compare_shots(
     for n_shots in sorted({0, min(1, len(examples)), len(examples)}) if shots is None else shots:
         prompt = build_prompt(task, examples, query, n_shots=n_shots)
         scores, problem = None, ""
-        if labels:
+        asked, n_tokens, space = prompt.text, len(continuable_ids(lm, prompt.text)), " "
+        if chat:
+            turn = as_chat_turn(lm, prompt.text)
+            asked, n_tokens, space = turn.text, len(turn.token_ids), ""
+            if labels and continuable_ids(lm, turn.text) != turn.token_ids:
+                problem = (
+                    "The labels of this turn are not scored: its text, tokenised again, gives other tokens than the "
+                    "template does. The generated answer uses the template's."
+                )
+        if labels and not problem:
             try:
-                scores = label_probabilities(lm, prompt.text, labels, control=control)
+                scores = label_probabilities(lm, asked, labels, space=space, control=control)
             except ContextLengthError as error:
                 problem = str(error)
         outcomes.append(
             ShotOutcome(
                 n_shots=n_shots,
                 prompt=prompt,
-                n_tokens=len(continuable_ids(lm, prompt.text)),
+                n_tokens=n_tokens,
                 scores=scores,
                 problem=problem,
             )

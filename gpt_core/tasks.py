@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt_core.decoding import BeamSettings, GenerationSettings
 from gpt_core.engine import Control
+from gpt_core.few_shot import FewShotExample, FewShotTask
 
 if TYPE_CHECKING:
     from gpt_core.model import LanguageModel
@@ -156,3 +157,31 @@ class BeamTask(ModelTask):
         from gpt_core.beams import beam_search
 
         return beam_search(lm, self.token_ids, self.settings, control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotsTask(ModelTask):
+    """One query asked with no, one and all examples. Result: tuple of few_shot.ShotOutcome.
+
+    With `chat`, each prompt is put as a user's turn by the model's template before its labels are scored.
+    """
+
+    task: FewShotTask
+    examples: tuple[FewShotExample, ...]
+    query: tuple[str, ...]
+    shots: tuple[int, ...]
+    chat: bool = False
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """A forward pass for each prompt, and for each label of several tokens."""
+        from gpt_core.few_shot import compare_shots
+
+        return compare_shots(
+            lm,
+            self.task,
+            self.query,
+            shots=self.shots,
+            examples=self.examples,
+            chat=self.chat,
+            control=control,
+        )

@@ -105,7 +105,15 @@ def pick_integer(
     return chosen
 
 
-def pick_option(label: str, options: Sequence[str], *, key: str, default: str, explanation: str = "") -> str:
+def pick_option(
+    label: str,
+    options: Sequence[str],
+    *,
+    key: str,
+    default: str,
+    name: Callable[[str], str] = str,
+    explanation: str = "",
+) -> str:
     """A row of few options, one of them chosen and in the link."""
     restore(key, default, lambda text: text if text in options else None, allowed=", ".join(options))
     if st.session_state[key] not in options:
@@ -114,6 +122,7 @@ def pick_option(label: str, options: Sequence[str], *, key: str, default: str, e
         label,
         options,
         key=key,
+        format_func=name,
         required=True,
         help=explanation or None,
         persist_state="session",

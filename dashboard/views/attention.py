@@ -128,10 +128,11 @@ with st.expander(
             name=lambda position: names[position],
         )
         steps = cache.attention_steps(inputs.model, inputs.token_ids, layer, head, query)
+        root = f" = 1/√{facts.d_head}" if abs(steps.scaling - facts.d_head**-0.5) < 1e-6 else ""
         st.markdown(
             "Each token has three vectors in this head: a **query** q (what it looks for), a **key** k (what it "
             "offers) and a **value** v (what it hands on). (1) q of the chosen token · k of every token. (2) Scaled: "
-            f"times {steps.scaling:.4g}{f' = 1/√{facts.d_head}' if abs(steps.scaling - facts.d_head**-0.5) < 1e-6 else ''}"
+            f"times {steps.scaling:.4g}{root}"
             ", so that the softmax does not harden as vectors get longer. (3) Masked: what comes later is set to −∞. "
             "(4) Softmax over the row: positive numbers that add up to 1. The head's output is the sum of all v, "
             "weighted by them ([arXiv:1706.03762](https://arxiv.org/abs/1706.03762), section 3.2)."
