@@ -16,7 +16,7 @@ here := $(shell pwd | cksum | cut -d' ' -f1)
 ready := $(venv)/ready-$(here)
 ready_dev := $(venv)/ready-dev-$(here)
 
-.PHONY: run test check format force
+.PHONY: run test check check-format check-lint check-imports check-types format force
 .DEFAULT_GOAL := run
 
 run: $(ready)
@@ -25,10 +25,18 @@ run: $(ready)
 test: $(ready_dev)
 	@$(python) -m pytest $(ARGS)
 
-check: $(ready_dev)
+check: check-format check-lint check-imports check-types
+
+check-format: $(ready_dev)
 	@$(python) -m ruff format --check .
+
+check-lint: $(ready_dev)
 	@$(python) -m ruff check .
-	@$(venv)/bin/lint-imports
+
+check-imports: $(ready_dev)
+	@$(venv)/bin/lint-imports --no-logo
+
+check-types: $(ready_dev)
 	@$(python) -m mypy
 
 format: $(ready_dev)

@@ -52,7 +52,7 @@ def pip_install(*arguments, **options):
     """Run pip install in the virtual environment; tells whether it succeeded."""
     command = [str(PYTHON), "-m", "pip", "install", "--no-input", *arguments]
     if not sys.stdout.isatty():
-        command.append("--quiet")
+        command.append("-qq")
     return subprocess.run(command, check=False, **options).returncode == 0
 
 
