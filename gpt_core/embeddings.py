@@ -137,11 +137,10 @@ def cosine_similarity(vectors: np.ndarray) -> np.ndarray:
 
     A zero row has cosine 0 with all; a row with a number that is not finite has NaN.
     """
-    rows = vectors.astype(np.float64)  # squares of any float32 fit
+    damaged = ~np.isfinite(vectors).all(axis=1)
+    rows = np.where(damaged[:, None], 0, vectors).astype(np.float64)  # squares of any float32 fit
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    damaged = ~np.isfinite(rows).all(axis=1)
-    units[damaged] = 0
     cosines: np.ndarray = np.clip(units @ units.T, -1, 1).astype(np.float32)
     cosines[damaged, :] = cosines[:, damaged] = np.nan
     return cosines
@@ -184,9 +183,10 @@ def nearest_tokens(lm: LanguageModel, token_id: int, *, k: int = 20) -> Neighbou
         )
     unit = vector / length
     with torch.inference_mode():
-        cosines = (table @ unit.float()).double() / table.norm(dim=1).double()
+        lengths = table.norm(dim=1)
+        cosines = (table @ unit.float()).double() / lengths.double()
         # Squares of very small or large numbers do not fit float32; such rows are few, if any.
-        odd = torch.nonzero(~(table.norm(dim=1) > 1e-15) | ~torch.isfinite(cosines))[:, 0]
+        odd = torch.nonzero(~((lengths > 1e-15) & (lengths < 1e15)) | ~torch.isfinite(cosines))[:, 0]
         rows = table[odd].double()
         cosines[odd] = (rows @ unit) / rows.norm(dim=1)
         cosines = cosines.cpu().clamp(-1, 1)
@@ -206,8 +206,9 @@ def nearest_tokens(lm: LanguageModel, token_id: int, *, k: int = 20) -> Neighbou
 
 def _find_used_rows(lm: LanguageModel) -> torch.Tensor:
     """`(vocab_size,)` whether some token has that row; tables are often padded to a round number."""
-    used = torch.zeros(lm.anatomy.token_embedding.weight.shape[0], dtype=torch.bool)
-    used[list(lm.tokenizer.get_vocab().values())] = True
+    n_rows = lm.anatomy.token_embedding.weight.shape[0]
+    used = torch.zeros(n_rows, dtype=torch.bool)
+    used[[token_id for token_id in lm.tokenizer.get_vocab().values() if token_id < n_rows]] = True
     return used
 
 
