@@ -113,25 +113,6 @@ def test_progress_and_cancel(bundled: LanguageModel) -> None:
     assert not torch.is_inference_mode_enabled()
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"n_beams": 1},
-        {"n_beams": 10**6},
-        {"n_return": 5, "n_beams": 4},
-        {"max_new_tokens": 0},
-        {"length_penalty": float("nan")},
-        {"early_stopping": "soon"},
-        {"repetition_penalty": 0},
-        {"no_repeat_ngram": -1},
-    ],
-    ids=str,
-)
-def test_impossible_settings_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"`{next(iter(bad))}`"):
-        BeamSettings(**bad)
-
-
 def test_limits(bundled: LanguageModel) -> None:
     with pytest.raises(ContextLengthError, match="together must be at most 512"):
         beam_search(bundled, [262] * 500, BeamSettings(max_new_tokens=13))

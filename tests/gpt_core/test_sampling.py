@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from gpt_core.decoding import SETTING_RANGES, STAGES, SamplingSettings
+from gpt_core.decoding import STAGES, SamplingSettings
 from gpt_core.errors import InputError, UnsupportedError
 from gpt_core.sampling import apply_stages, draw_token, entropy_bits, filter_logits
 
@@ -25,55 +25,6 @@ def random_logits(vocab_size: int, seed: int = 0) -> np.ndarray:
 def filtered(logits: np.ndarray, context: list[int], shape: SamplingSettings) -> np.ndarray:
     scores = filter_logits(torch.from_numpy(logits)[None], torch.tensor([context], dtype=torch.int64), shape)
     return scores[0].numpy()
-
-
-# -- settings ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("temperature", v) for v in (1e-9, 0.009, 1e9, NAN, INFINITY, -1, -INFINITY, "1", None, True)),
-        *(("top_k", v) for v in (-1, 10**9, "5", 2.5, NAN, None, True)),
-        *(("top_p", v) for v in (0, -0.1, 1.0001, NAN, INFINITY, "0.9")),
-        *(("min_p", v) for v in (-0.1, 1.0001, NAN, INFINITY)),
-        *(("repetition_penalty", v) for v in (0, 100, -1, NAN, INFINITY)),
-        *(("no_repeat_ngram", v) for v in (-1, 2.5, 101, NAN)),
-    ],
-)
-def test_impossible_setting_is_refused_with_name_and_value(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"`{name}`") as error:
-        SamplingSettings(**{name: value})
-    assert "Given: " in str(error.value)
-
-
-def test_defaults_do_nothing_and_every_setting_is_a_stage() -> None:
-    assert tuple(SETTING_RANGES) == STAGES
-    assert not any(SamplingSettings().is_active(stage) for stage in STAGES)
-    assert {name: getattr(SamplingSettings(), name) for name in STAGES} == {
-        name: bounds.default for name, bounds in SETTING_RANGES.items()
-    }
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_bounds_that_are_shown_are_those_that_are_checked(name: str) -> None:
-    bounds = SETTING_RANGES[name]
-    whole = name in {"no_repeat_ngram", "top_k"}
-    step: float = 1 if whole else 0.001
-    cast = int if whole else float
-    SamplingSettings(**{name: cast(bounds.high)})
-    low = cast(bounds.low + step) if bounds.low_open else cast(bounds.low)
-    SamplingSettings(**{name: low})
-    for value in (
-        cast(bounds.high + step),
-        cast(bounds.low - step),
-        *([bounds.low] if bounds.low_open else []),
-    ):
-        with pytest.raises(InputError):
-            SamplingSettings(**{name: value})
-    smallest, largest, _ = bounds.slider
-    for value in (smallest, largest):
-        SamplingSettings(**{name: cast(value)})
 
 
 def test_top_k_may_be_the_vocabulary_but_not_more() -> None:
