@@ -159,6 +159,15 @@ def token_similarity(model: str, token_ids: tuple[int, ...], space: str) -> np.n
     return compute(_model(model), _trace(model, token_ids), space=space)
 
 
+def embeddings_snippet(model: str, text: str, token_ids: tuple[int, ...], token_id: int) -> str:
+    """`snippets.embeddings.embeddings_snippet`."""
+    from gpt_core.catalog import load_name
+    from gpt_core.snippets.embeddings import embeddings_snippet as compose
+
+    trace = _trace(model, token_ids)
+    return compose(_model(model), trace, name=load_name(model), text=text, token_id=token_id)
+
+
 @_kept(64)
 def nearest_tokens(model: str, token_id: int, k: int) -> Neighbours:
     """`embeddings.nearest_tokens`."""

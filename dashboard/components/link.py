@@ -6,7 +6,7 @@ that is out of range without a word. Here every value is in the link, and a bad 
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -170,6 +170,40 @@ def pick_number(
     show_notice(key)
     publish(key, f"{chosen:.10g}")
     return chosen
+
+
+def pick_range(label: str, *, key: str, low: int, high: int, explanation: str = "") -> range:
+    """A slider with two handles over low..high; the chosen numbers, both ends among them, as `3-17` in the link.
+
+    At first all of them, and again when the bounds change under a choice of all or one that is no longer inside.
+    """
+    whole = (low, high)
+
+    def read(text: str) -> tuple[int, int] | None:
+        ends = re.fullmatch(r"(\d{1,6})-(\d{1,6})", text)
+        chosen = (int(ends[1]), int(ends[2])) if ends else None
+        return chosen if chosen and low <= chosen[0] <= chosen[1] <= high else None
+
+    restore(key, whole, read, allowed=f"two whole numbers, {low}-{high}")
+    former, (first, last) = st.session_state.get(f"_bounds_{key}", whole), st.session_state[key]
+    if former != whole and ((first, last) == former or not low <= first <= last <= high):
+        if (first, last) != former:
+            notice(key, f"{label} {first} to {last} are not all among {low} to {high}. Shown instead: all.")
+        st.session_state[key] = whole
+    st.session_state[f"_bounds_{key}"] = whole
+    chosen: Any = st.slider(  # two handles, because the value in the session is a pair
+        label,
+        min_value=low,
+        max_value=high,
+        key=key,
+        help=explanation or None,
+        persist_state="session",
+        on_change=_clear_notice,
+        args=(key,),
+    )
+    show_notice(key)
+    publish(key, f"{chosen[0]}-{chosen[1]}")
+    return range(chosen[0], chosen[1] + 1)
 
 
 def enter_integer(label: str, *, key: str, low: int, high: int, default: int, explanation: str = "") -> int:
