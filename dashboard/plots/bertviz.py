@@ -20,7 +20,7 @@ VENDOR = Path(__file__).parent / "vendor"
 
 # The page's own colours, as in .streamlit/config.toml; the page is a document of its own and cannot inherit them.
 BACKGROUND = {"light": "#ffffff", "dark": "#12161c"}
-TEXT = {"light": "#1c2733", "dark": "#e6eaf0"}
+TEXT = {"light": "#0f1720", "dark": "#e6eaf0"}
 
 # Widths in BertViz's scripts, in pixels.
 MODEL_VIEW_WIDTH = 970

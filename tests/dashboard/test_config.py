@@ -46,6 +46,15 @@ def test_colours_can_be_told_apart(theme, foreground, background, least):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("background", ["backgroundColor", "secondaryBackgroundColor"])
+def test_captions_can_be_read(theme, background):
+    """Streamlit draws captions in the text's colour at an opacity of 0.6."""
+    text, page = SETTINGS["theme"][theme]["textColor"], SETTINGS["theme"][theme][background]
+    mixed = [round(0.6 * int(text[i : i + 2], 16) + 0.4 * int(page[i : i + 2], 16)) for i in (1, 3, 5)]
+    assert contrast("#" + bytes(mixed).hex(), page) >= 4.5
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_white_text_is_readable_on_the_accent(theme):
     assert contrast("#ffffff", SETTINGS["theme"][theme]["primaryColor"]) >= 4.5
 

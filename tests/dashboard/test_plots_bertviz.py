@@ -13,6 +13,7 @@ from bertviz import head_view, model_view
 from dashboard.plots.bertviz import (
     BACKGROUND,
     LABEL_COLUMNS,
+    TEXT,
     VENDOR,
     estimated_bytes,
     head_view_html,
@@ -152,11 +153,12 @@ def test_estimate_is_above_the_true_size_and_near_it(view, shape):
     assert 0.4 * estimated_bytes(*shape) <= true <= estimated_bytes(*shape)
 
 
-def test_backgrounds_are_those_of_the_themes():
+def test_colours_are_those_of_the_themes():
     import tomllib
 
     theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
     assert {name: theme[name]["backgroundColor"] for name in ("light", "dark")} == BACKGROUND
+    assert {name: theme[name]["textColor"] for name in ("light", "dark")} == TEXT
 
 
 def test_vendored_files_are_those_that_the_readme_names():
