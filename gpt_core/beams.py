@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt_core.decoding import BeamSettings
-from gpt_core.errors import MemoryLimitError
+from gpt_core.errors import MemoryLimitError, UnsupportedError
 from gpt_core.generation import ContinuationDecoder, check_prompt, end_token_ids
 from gpt_core.recipes import generate_call
 
@@ -65,8 +65,8 @@ def beam_search(
     """The texts that `model.generate` finds by beam search, everything said explicitly.
 
     `control` is asked at every step and inside every pass, and told how far the search is. Raises InputError,
-    ContextLengthError, MemoryLimitError (the scores that transformers keeps would pass MAX_SCORE_BYTES), and
-    what `control` raises.
+    ContextLengthError, MemoryLimitError (the scores that transformers keeps would pass MAX_SCORE_BYTES),
+    UnsupportedError (a model whose state cannot be reordered), and what `control` raises.
     """
     import torch
     from transformers import StoppingCriteria, StoppingCriteriaList
@@ -99,14 +99,20 @@ def beam_search(
 
     prompt = torch.tensor([ids], dtype=torch.int64, device=lm.device)
     with torch.inference_mode(), interruptible(None if control is None else control.check):
-        output = network.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            stopping_criteria=StoppingCriteriaList([Watch()]),
-            return_dict_in_generate=True,
-            output_scores=True,
-            **generate_call(settings, lm),
-        )
+        try:
+            output = network.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                stopping_criteria=StoppingCriteriaList([Watch()]),
+                return_dict_in_generate=True,
+                output_scores=True,
+                **generate_call(settings, lm),
+            )
+        except ValueError as error:
+            # Recurrent models whose state cannot be put in another order.
+            raise UnsupportedError(
+                f"{lm.model_id.name} cannot do a beam search: {str(error)[:200]}. Sample instead."
+            ) from error
         token_log_probs = network.compute_transition_scores(
             output.sequences, output.scores, output.beam_indices, normalize_logits=False
         )

@@ -211,6 +211,7 @@ class _Reader:
             "past_key_values" in self._accepted and self._network._supports_default_dynamic_cache()
         )
         self._cache: Any = None
+        self._n_cached = 0
         self.context_ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
 
     def append(self, token_id: int) -> None:
@@ -228,10 +229,12 @@ class _Reader:
 
         if self._cache is None and self._cacheable:
             self._cache = DynamicCache(config=self._network.config.get_text_config(decoder=True))
-        n_known = 0 if self._cache is None else self._cache.get_seq_length()
+        # Not the cache's own count: recurrent layers have none.
+        n_known = self._n_cached
         arguments: dict[str, Any] = {"input_ids": self.context_ids[:, n_known:]}
         if self._cache is not None:
             arguments |= {"past_key_values": self._cache, "use_cache": True}
+            self._n_cached = self.context_ids.shape[1]
         elif "use_cache" in self._accepted:
             # Read the whole text again: slow but right.
             arguments["use_cache"] = False

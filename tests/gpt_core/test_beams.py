@@ -9,7 +9,7 @@ import torch
 
 from gpt_core.beams import beam_search
 from gpt_core.decoding import BeamSettings
-from gpt_core.errors import CancelledError, ContextLengthError, InputError, MemoryLimitError
+from gpt_core.errors import CancelledError, ContextLengthError, InputError, MemoryLimitError, UnsupportedError
 from gpt_core.model import LanguageModel
 
 PROMPT = (464, 9429, 10163, 1398, 373, 845, 493, 2118, 278, 13)
@@ -111,6 +111,18 @@ def test_progress_and_cancel(bundled: LanguageModel) -> None:
     with pytest.raises(CancelledError):
         beam_search(bundled, PROMPT, BeamSettings(max_new_tokens=5), control=Watch(looks=10))
     assert not torch.is_inference_mode_enabled()
+
+
+def test_a_model_that_cannot_is_a_sentence(bundled: LanguageModel) -> None:
+    class Unordered:
+        generation_config = bundled.network.generation_config
+
+        def generate(self, **call: Any) -> None:
+            raise ValueError("the cache cannot be reordered")
+
+    network: Any = Unordered()
+    with pytest.raises(UnsupportedError, match=r"cannot be reordered\. Sample instead"):
+        beam_search(dataclasses.replace(bundled, network=network), PROMPT, BeamSettings())
 
 
 def test_limits(bundled: LanguageModel) -> None:
