@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpt_core.chat import as_chat_turn
+from gpt_core.chat import ChatTurn, as_chat_turn
 from gpt_core.decoding import GenerationSettings, SamplingSettings
 from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.labels import LabelScores, continuable_ids, label_probabilities
@@ -264,8 +264,10 @@ class ShotOutcome:
     """Examples before the query."""
     prompt: FewShotPrompt
     """What was asked."""
+    turn: ChatTurn | None
+    """The same as a chat turn, where that was wished."""
     n_tokens: int
-    """Length of the prompt in tokens."""
+    """Length in tokens, with what a chat template adds."""
     scores: LabelScores | None
     """The labels; None where there are none, or where the prompt is too long."""
     problem: str
@@ -286,35 +288,31 @@ def compare_shots(
     """The same query with each number of examples: 0, 1 and all of them unless `shots` says others.
 
     `examples` and `labels` default to the task's. A prompt that does not fit into the context has a `problem`
-    instead of scores; the others are not lost. With `chat`, the labels are scored after the prompt as a user's turn
-    (`as_chat_turn`), without a space. Raises InputError as `build_prompt` and `label_probabilities` do, and
-    UnsupportedError as `as_chat_turn` does.
+    instead of scores; the others are not lost. With `chat`, each prompt is put as a user's turn by the model's
+    template, and the labels are scored as the model's answer, without a space. Raises InputError as `build_prompt`
+    and `label_probabilities` do, and UnsupportedError as `as_chat_turn` does.
     """
     examples = task.examples if examples is None else examples
     labels = task.labels if labels is None else labels
     outcomes = []
     for n_shots in sorted({0, min(1, len(examples)), len(examples)}) if shots is None else shots:
         prompt = build_prompt(task, examples, query, n_shots=n_shots)
+        turn = as_chat_turn(lm, prompt.text) if chat else None
         scores, problem = None, ""
-        asked, n_tokens, space = prompt.text, len(continuable_ids(lm, prompt.text)), " "
-        if chat:
-            turn = as_chat_turn(lm, prompt.text)
-            asked, n_tokens, space = turn.text, len(turn.token_ids), ""
-            if labels and continuable_ids(lm, turn.text) != turn.token_ids:
-                problem = (
-                    "The labels of this turn are not scored: its text, tokenised again, gives other tokens than the "
-                    "template does. The generated answer uses the template's."
-                )
-        if labels and not problem:
+        if labels:
             try:
-                scores = label_probabilities(lm, asked, labels, space=space, control=control)
+                # An answer to a turn begins where the template ends, without a space.
+                scores = label_probabilities(
+                    lm, turn or prompt.text, labels, space="" if chat else " ", control=control
+                )
             except ContextLengthError as error:
                 problem = str(error)
         outcomes.append(
             ShotOutcome(
                 n_shots=n_shots,
                 prompt=prompt,
-                n_tokens=n_tokens,
+                turn=turn,
+                n_tokens=len(turn.token_ids if turn else continuable_ids(lm, prompt.text)),
                 scores=scores,
                 problem=problem,
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpt_core.chat import ChatTurn
 from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.validation import check_text
 
@@ -78,13 +79,15 @@ class LabelScores:
 
 def label_probabilities(
     lm: LanguageModel,
-    prompt: str,
+    prompt: str | ChatTurn,
     labels: Sequence[str],
     *,
     space: str = " ",
     control: Control | None = None,
 ) -> LabelScores:
     """Score each label as the text after `prompt`, `space` between them unless there is white space already.
+
+    `prompt` is a text, or a chat turn, which the label then answers.
 
     One forward pass for the prompt, shared with every page, and one for each label of several tokens. A label is
     tokenised together with the prompt. Where that changes the prompt's own last tokens (a prompt that ends in a
@@ -96,9 +99,10 @@ def label_probabilities(
     """
     from gpt_core.trace import logits_at, trace_tokens
 
-    continuations = _check_labels(prompt, labels, space)
-    own_ids = continuable_ids(lm, prompt)
-    joint_ids = [continuable_ids(lm, prompt + continuation) for continuation in continuations]
+    text = prompt if isinstance(prompt, str) else prompt.text
+    continuations = _check_labels(text, labels, space)
+    own_ids = _joint_ids(lm, prompt, "")
+    joint_ids = [_joint_ids(lm, prompt, continuation) for continuation in continuations]
     n_shared = min(_n_shared(own_ids, ids) for ids in joint_ids)
     if n_shared == 0:
         raise InputError("The prompt has no token of its own before the labels. Type at least one word more.")
@@ -171,6 +175,14 @@ def continuable_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
     tokens = tokenize_text(lm, text)
     n_after = len(list(itertools.takewhile(lambda kind: kind == "template", reversed(tokens.kinds))))
     return tokens.token_ids[: tokens.n_tokens - n_after]
+
+
+def _joint_ids(lm: LanguageModel, prompt: str | ChatTurn, continuation: str) -> tuple[int, ...]:
+    """The tokens of prompt and continuation together."""
+    if isinstance(prompt, str):
+        return continuable_ids(lm, prompt + continuation)
+    after = lm.tokenizer.backend_tokenizer.encode(prompt.text_after + continuation, add_special_tokens=False)
+    return (*prompt.ids_before, *prompt.prompt_ids, *after.ids)
 
 
 def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:

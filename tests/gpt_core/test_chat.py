@@ -5,9 +5,12 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
 from gpt_core.chat import as_chat_turn, has_chat_template
 from gpt_core.errors import InputError, UnsupportedError
+from gpt_core.few_shot import SENTIMENT, compare_shots
+from gpt_core.labels import label_probabilities
 from gpt_core.model import LanguageModel
 
 # The shape of ChatML, with a system line that holds ordinary words.
@@ -114,3 +117,28 @@ def test_empty_prompt_is_refused(bundled: LanguageModel) -> None:
     for prompt in ("", " \n"):
         with pytest.raises(InputError, match="prompt is empty"):
             as_chat_turn(with_template(bundled, CHATML), prompt)
+
+
+def test_labels_as_an_answer_to_a_turn(bundled: LanguageModel) -> None:
+    lm = with_template(bundled, CHATML.replace("<|im_start|>", "").replace("<|im_end|>", "<|endoftext|>"))
+    turn = as_chat_turn(lm, "Was it good or bad?")
+    scores = label_probabilities(lm, turn, ["Good", "bad", "so so"])
+    assert scores.prompt_ids == turn.token_ids
+    assert scores.boundary_kept
+    ids = lm.tokenizer(turn.text + "so so", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        log_probs = lm.network(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
+    n = len(turn.token_ids)
+    expected = sum(float(log_probs[i - 1, ids[0, i]]) for i in range(n, ids.shape[1]))
+    assert scores.labels[2].continuation == "so so"
+    assert scores.labels[2].log_prob == pytest.approx(expected, abs=1e-4)
+
+    outcomes = compare_shots(lm, SENTIMENT, SENTIMENT.query, shots=(0, 2), chat=True)
+    for outcome in outcomes:
+        assert outcome.turn is not None
+        assert outcome.turn.prompt == outcome.prompt.text
+        assert outcome.n_tokens == len(outcome.turn.token_ids)
+        assert outcome.scores is not None
+        assert outcome.scores.prompt_ids == outcome.turn.token_ids
+    with pytest.raises(UnsupportedError, match="no chat template"):
+        compare_shots(bundled, SENTIMENT, SENTIMENT.query, chat=True)
