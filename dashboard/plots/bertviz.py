@@ -31,6 +31,13 @@ HEAD_VIEW_SWITCH_WIDTH = 20
 MODEL_VIEW_ROOM = (140, 11), (80, 8)
 HEAD_VIEW_ROOM = (102, 13), (102, 13)
 PADDING = 4
+# A page that is a little too wide for its place is drawn a little smaller; below 0.7 its letters could not be read,
+# and it scrolls.
+FIT = """function fit() {
+  document.body.style.zoom = Math.min(1, Math.max(0.7, document.documentElement.clientWidth / WIDTH));
+}
+addEventListener("resize", fit);
+fit();"""
 # A longer label is cut: GPT-2 has tokens of 66 dashes.
 LABEL_COLUMNS = 18
 
@@ -49,7 +56,7 @@ def model_view_html(
     attention: (n_layers, n_heads, n_tokens, n_tokens), query by key, probabilities 0..1; NaN counts as 0.
     labels: n_tokens texts, whitespace already made visible.
     layers: the layers to show, 0-based; all by default.
-    Returns a complete HTML document that is about 980 pixels wide and scrolls where it has less.
+    Returns a complete HTML document, 980 pixels wide or smaller to fit its place; below 700 it scrolls.
     Raises ValueError if the shapes disagree or a layer does not exist.
     """
     from bertviz import model_view
@@ -181,6 +188,7 @@ def _document(
 function requirejs(modules, start) {{ start(jQuery, d3); }}
 {_without_paths(before)}{marker}{data};
 {after}
+{FIT.replace("WIDTH", str(left + width + right))}
 </script>
 </body>
 </html>

@@ -120,3 +120,13 @@ def test_everything_can_be_scrolled_to(show, view, viewport):
     )
     assert left >= 0
     assert right <= reach
+
+
+@pytest.mark.parametrize("view", [model_view_html, head_view_html])
+@pytest.mark.parametrize(("width", "scrolls"), [(1400, False), (946, False), (700, False), (390, True)])
+def test_page_fits_its_place_or_scrolls(show, view, width, scrolls):
+    page = show(view(attention(), ["a"] * len(LABELS)), {"width": width, "height": 700})
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert (overflow > 1) == (scrolls and view is model_view_html)
+    page.set_viewport_size({"width": 1400, "height": 700})
+    page.wait_for_function("document.body.style.zoom == 1")
