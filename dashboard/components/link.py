@@ -230,12 +230,3 @@ def enter_integer(label: str, *, key: str, low: int, high: int, default: int, ex
     show_notice(key)
     publish(key, str(chosen))
     return int(chosen)
-
-
-def follow(key: str, clicked: int | None) -> None:
-    """Take a click elsewhere on the page as a new value of `key`. Call before the widget of `key` is drawn."""
-    seen = f"_clicked_{key}"
-    if clicked is not None and clicked != st.session_state.get(seen):
-        st.session_state[key] = clicked
-        _clear_notice(key)
-    st.session_state[seen] = clicked

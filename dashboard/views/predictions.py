@@ -38,7 +38,6 @@ job.run(
     TraceTask(model=inputs.model, token_ids=inputs.token_ids), slot="trace", message="Reading the prompt."
 )
 
-link.follow("predictions_position", st.session_state.get("predictions_clicked"))
 figure_column, slider_column = st.columns([2, 1], gap="large")
 with slider_column:
     settings = sampling_sliders.draw("predictions")
@@ -122,18 +121,17 @@ st.caption(
     "gave it. Darker is more surprising; the first token was not predicted. Click a token to see above what comes "
     "after it."
 )
-clicked = token_strip(
+token_strip(
     inputs.labels,
     key="predictions_strip",
     ids=inputs.token_ids,
-    values=np.clip(np.nan_to_num(table.surprisals, nan=0.0) / plots.MOST_SURPRISAL, 0, 1),
+    values=np.clip(table.surprisals / plots.MOST_SURPRISAL, 0, 1),
     scale="sequential",
     hover=plots.position_notes(table, predicted_labels),
     selected=position,
+    select_into="predictions_position",
+    name="The prompt, coloured by surprisal",
 )
-if clicked != st.session_state.get("predictions_clicked"):
-    st.session_state["predictions_clicked"] = clicked
-    st.rerun()
 if n_tokens > 1:
     st.text(
         f"Mean surprisal {table.mean_surprisal:.3f} bits per token, perplexity {2.0**table.mean_surprisal:,.2f}, "
