@@ -128,8 +128,17 @@ def _scale_between(total: np.ndarray, block_input: np.ndarray) -> tuple[float, f
 
 
 def print_vectors(vectors: np.ndarray) -> str:
-    """`vectors` (n_tokens, d_model) as the notebook prints them: a batch of one text, long rows cut in the middle."""
-    return repr(torch.tensor(vectors)[None])
+    """`vectors` (n_tokens, d_model) as the notebook prints them: a batch of one text, the first and last three values
+    of each row, and of more than six rows the first and last three.
+    """
+    n_tokens, d_model = vectors.shape
+    # PyTorch cuts what has more than 1,000 numbers, by a setting of the whole process. What it leaves out may be
+    # anything, so here it is as wide as it takes.
+    wide = np.zeros((n_tokens, max(d_model, 1001)), dtype=vectors.dtype)
+    if d_model <= 6:
+        return repr(torch.tensor(vectors)[None])
+    wide[:, :3], wide[:, -3:] = vectors[:, :3], vectors[:, -3:]
+    return repr(torch.from_numpy(wide)[None])
 
 
 def cosine_similarity(vectors: np.ndarray) -> np.ndarray:

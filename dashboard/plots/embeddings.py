@@ -1,6 +1,8 @@
 """Figures of the Embeddings page: results of `embeddings`, `rotary` and `parameters` in, figures out."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,72 +17,94 @@ from gpt_core.rotary import RotaryAngles
 MAX_ROWS = 48
 #: Positions of the rotary figure: below the first few hundred, slow pairs have hardly moved.
 MAX_POSITIONS = 256
+#: Pixels above the first map of a figure: its title, and a colour bar.
+_RIM = 112
 #: Percentile of |value| at which the colours end: a few dimensions of trained tables are so large that all others
 #: would be white beside them.
 COLOUR_PERCENTILE = 99.0
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 
 
-def colour_limit(found: InputEmbeddings) -> float:
-    """Where the colours of all maps of a text end, both ways from 0, so that they can be compared; above 0."""
-    arrays = [a for a in (found.token_vectors, found.position_vectors, found.block_input) if a is not None]
+@dataclass(frozen=True, kw_only=True)
+class VectorMap:
+    """One of the maps that there are to show."""
+
+    title: str
+    """What it shows."""
+    vectors: np.ndarray
+    """`(n_tokens, d_model)`."""
+    limit: float
+    """Where its colours end, both ways from 0."""
+
+
+def vector_maps(found: InputEmbeddings) -> list[VectorMap]:
+    """The maps of a text. Those that add up have one scale of colours, so that they can be compared."""
+    if found.position_vectors is not None:
+        titles = ["wte: token vectors", "wpe: position vectors", "the sum, which enters block 0"]
+        arrays = [found.token_vectors, found.position_vectors, found.total]
+        limit = colour_limit(*arrays)
+        maps = [VectorMap(title=t, vectors=a, limit=limit) for t, a in zip(titles, arrays, strict=True)]
+        if found.scale == 1:
+            return maps
+        maps[-1] = VectorMap(title="the sum", vectors=found.total, limit=limit)
+    else:
+        title = "token vectors, which enter block 0" if found.scale == 1 else "token vectors"
+        limit = colour_limit(found.token_vectors)
+        maps = [VectorMap(title=title, vectors=found.token_vectors, limit=limit)]
+    if not np.isfinite(found.scale):
+        limit = colour_limit(found.block_input)
+        title = f"what enters block 0 (its own colours, up to ±{limit:.3g})"
+        maps.append(VectorMap(title=title, vectors=found.block_input, limit=limit))
+    return maps
+
+
+def colour_limit(*arrays: np.ndarray) -> float:
+    """Where the colours of `arrays` end: above 0, and without the few values that would make all others white."""
     sizes = np.abs(np.concatenate([array.ravel() for array in arrays]))
     sizes = sizes[np.isfinite(sizes)]
-    limit = float(np.percentile(sizes, COLOUR_PERCENTILE)) if sizes.size else 0.0
-    return limit or (float(sizes.max()) if sizes.size else 0.0) or 1.0
-
-
-def vector_maps(found: InputEmbeddings) -> list[tuple[str, np.ndarray]]:
-    """The maps that there are to show, each with its name."""
-    if found.position_vectors is not None:
-        return [
-            ("wte: token vectors", found.token_vectors),
-            ("wpe: position vectors", found.position_vectors),
-            (
-                "the sum, which enters block 0" if found.scale == 1 else "what enters block 0",
-                found.block_input,
-            ),
-        ]
-    if found.scale == 1:
-        return [("token vectors, which enter block 0", found.token_vectors)]
-    return [("token vectors", found.token_vectors), ("what enters block 0", found.block_input)]
+    if not sizes.size:
+        return 1.0
+    return float(np.percentile(sizes, COLOUR_PERCENTILE)) or float(sizes.max()) or 1.0
 
 
 def embedding_maps(
     found: InputEmbeddings, *, labels: Sequence[str], token_ids: Sequence[int], rows: range, dimensions: range
 ) -> go.Figure:
-    """Vectors of the tokens `rows` in the chosen dimensions, one map under the other, on one signed scale.
+    """Vectors of the tokens `rows` in the chosen dimensions, one map under the other, signed, white at 0.
 
     `labels` and `token_ids` are those of the whole text.
     """
     maps = vector_maps(found)
-    limit = colour_limit(found)
-    map_height = max(56, len(rows) * (22 if len(rows) <= 8 else 12))
-    gap, rim = 42, 96
+    map_height = max(56, len(rows) * (22 if len(rows) <= 8 else 18 if len(maps) == 1 else 12))
+    gap = 42
     height = len(maps) * map_height + (len(maps) - 1) * gap
     figure = make_subplots(
         rows=len(maps),
         cols=1,
         shared_xaxes=True,
         vertical_spacing=gap / height if len(maps) > 1 else 0,
-        subplot_titles=[title for title, _ in maps],
+        subplot_titles=[shown.title for shown in maps],
     )
     columns = slice(dimensions.start, dimensions.stop)
     ids = np.repeat(
         np.array([token_ids[row] for row in rows], dtype=np.int32)[:, None], len(dimensions), axis=1
     )
-    for place, (title, vectors) in enumerate(maps):
+    for place, shown in enumerate(maps):
         figure.add_trace(
             go.Heatmap(
-                z=vectors[rows.start : rows.stop, columns],
+                z=shown.vectors[rows.start : rows.stop, columns],
                 x0=dimensions.start,
                 dx=1,
                 y=list(rows),
+                zmin=-shown.limit,
+                zmax=shown.limit,
+                colorscale=style.DIVERGING,
+                showscale=place == 0,
+                colorbar=_colorbar_above("value (no unit)", height),
                 customdata=ids,
-                coloraxis="coloraxis",
                 hoverongaps=False,
                 hovertemplate=(
-                    f"%{{y}} (id %{{customdata}})<br>{title.partition(':')[0]}, dimension %{{x}}"
+                    f"%{{y}} (id %{{customdata}})<br>{re.split('[:,(]', shown.title)[0].strip()}, dimension %{{x}}"
                     "<br>%{z:.4f}<extra></extra>"
                 ),
             ),
@@ -95,17 +119,13 @@ def embedding_maps(
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_xaxes(title={"text": "dimension"}, row=len(maps), col=1)
     figure.update_annotations(xanchor="left", x=0, font={"size": 13})
-    figure.update_layout(
-        coloraxis={
-            "cmin": -limit,
-            "cmax": limit,
-            "colorscale": style.DIVERGING,
-            "colorbar": style.colorbar("value (no unit)")
-            | {"yref": "container", "y": 0.99, "yanchor": "top"},
-        }
-    )
-    style.finish(figure, height=height + rim + 50)
-    return figure.update_layout(margin={"t": rim, "b": 50})
+    style.finish(figure, height=height + _RIM + 50)
+    return figure.update_layout(margin={"t": _RIM, "b": 50})
+
+
+def _colorbar_above(title: str, height: int) -> dict[str, object]:
+    """A colour bar above the first subplot's title; `height` of the plot without its rims, in pixels."""
+    return style.colorbar(title) | {"y": 1 + 26 / height}
 
 
 def similarity_heatmap(
@@ -132,9 +152,13 @@ def similarity_heatmap(
         )
     )
     shown = [labels[row] for row in rows]
-    figure.update_xaxes(style.token_axis(shown, title="token", positions=rows) | {"tickangle": -60})
-    figure.update_yaxes(style.token_axis(shown, title="token", positions=rows) | {"autorange": "reversed"})
-    return style.finish(figure, height=max(260, min(860, 150 + 22 * len(rows))))
+    square = {"constrain": "domain", "scaleanchor": "y", "constraintoward": "left"}
+    figure.update_xaxes(style.token_axis(shown, title="token", positions=rows) | {"tickangle": -60} | square)
+    figure.update_yaxes(
+        style.token_axis(shown, title="token", positions=rows)
+        | {"autorange": "reversed", "constrain": "domain", "constraintoward": "top"}
+    )
+    return style.finish(figure, height=max(300, min(860, 200 + 22 * len(rows))))
 
 
 def neighbour_bars(near: Neighbours, *, labels: Sequence[str]) -> go.Figure:
@@ -151,17 +175,15 @@ def neighbour_bars(near: Neighbours, *, labels: Sequence[str]) -> go.Figure:
                 for label, token_id in zip(labels, near.token_ids, strict=True)
             ],
             text=[f"{cosine:.3f}" for cosine in near.cosines],
-            textposition="inside",
-            insidetextanchor="end",
-            insidetextfont={"color": "white"},
-            textangle=0,
+            textposition="outside",
+            textfont={"size": 11},
             hovertemplate="%{customdata[0]} (id %{customdata[1]})<br>cosine %{x:.4f}<extra></extra>",
         )
     )
     if np.isfinite(near.mean_cosine):
-        figure.add_vline(x=near.mean_cosine, line={"dash": "dash", "width": 1.5, "color": style.SECOND})
+        figure.add_vline(x=near.mean_cosine, line={"dash": "dash", "width": 2, "color": style.SECOND})
     lowest = min([0.0, near.mean_cosine, *near.cosines.tolist()])
-    figure.update_xaxes(title={"text": "cosine with the chosen token"}, range=[lowest * 1.1, 1])
+    figure.update_xaxes(title={"text": "cosine with the chosen token"}, range=[lowest * 1.1, 1.1])
     figure.update_yaxes(style.token_axis(labels, title="token") | {"autorange": "reversed"})
     figure.update_layout(bargap=0.25)
     return style.finish(figure, height=90 + 22 * max(1, len(places)))
@@ -275,7 +297,7 @@ def rotary_figure(angles: RotaryAngles, *, n_tokens: int) -> go.Figure:
             zmin=-1,
             zmax=1,
             colorscale=style.DIVERGING,
-            colorbar=style.colorbar("cosine") | {"yref": "container", "y": 0.99, "yanchor": "top"},
+            colorbar=_colorbar_above("cosine", 420),
             hovertemplate="position %{y}, pair %{x}<br>cosine %{z:.4f}<extra></extra>",
         ),
         row=2,
@@ -290,37 +312,38 @@ def rotary_figure(angles: RotaryAngles, *, n_tokens: int) -> go.Figure:
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_xaxes(title={"text": "pair of dimensions of q and k"}, row=2, col=1)
     figure.update_annotations(xanchor="left", x=0, font={"size": 13})
-    style.finish(figure, height=560)
-    return figure.update_layout(margin={"t": 96})
+    style.finish(figure, height=420 + _RIM + 50)
+    return figure.update_layout(margin={"t": _RIM, "b": 50})
 
 
 def parameter_bars(parts: Sequence[ParameterPart]) -> go.Figure:
     """Parameters of each part, in the order in which a text meets them."""
     places = list(range(len(parts)))
     total = sum(part.n_parameters for part in parts) or 1
+    largest = max(part.n_parameters for part in parts)
     figure = go.Figure(
         go.Bar(
             x=[part.n_parameters for part in parts],
             y=places,
             orientation="h",
             marker_color=style.ACCENT,
-            text=[
-                f"{part.n_parameters / total:.1%}"
-                if part.n_parameters
-                else f"the {part.shared_with}'s matrix"
-                for part in parts
-            ],
-            textposition="auto",
-            textangle=0,
-            cliponaxis=False,
+            text=[_share(part, total) for part in parts],
+            textposition="outside",
             customdata=[f"{part.n_parameters:,}" for part in parts],
             hovertemplate="%{customdata} parameters<extra></extra>",
         )
     )
-    figure.update_xaxes(title={"text": "parameters"}, rangemode="tozero")
+    figure.update_xaxes(title={"text": "parameters"}, range=[0, 1.35 * largest])
     figure.update_yaxes(style.token_axis([part.part for part in parts], title="") | {"autorange": "reversed"})
     figure.update_layout(bargap=0.25)
     return style.finish(figure, height=90 + 32 * len(parts))
+
+
+def _share(part: ParameterPart, total: int) -> str:
+    if part.n_parameters == 0:
+        return f"shared with the {part.shared_with}"
+    share = part.n_parameters / total
+    return f"{share:.1%}" if share >= 0.001 else f"{share:.1g}" if share < 1e-5 else f"{share:.3%}"
 
 
 def _names(labels: Sequence[str]) -> list[str]:
