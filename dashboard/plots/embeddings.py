@@ -343,7 +343,9 @@ def _share(part: ParameterPart, total: int) -> str:
     if part.n_parameters == 0:
         return f"shared with the {part.shared_with}"
     share = part.n_parameters / total
-    return f"{share:.1%}" if share >= 0.001 else f"{share:.1g}" if share < 1e-5 else f"{share:.3%}"
+    if share < 0.00001:
+        return style.literal("<0.001%")
+    return f"{share:.1%}" if share >= 0.001 else f"{share:.3%}"
 
 
 def _names(labels: Sequence[str]) -> list[str]:
