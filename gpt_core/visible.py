@@ -32,6 +32,15 @@ def show_text(text: str) -> str:
     return "◌" + shown if _LEADING_MARK.match(shown) else shown
 
 
+def show_graphemes(text: str) -> str:
+    """`text` as it is read, joined emoji and accents whole; only what would not be seen becomes visible as in
+    `show_text`."""
+    return "".join(
+        grapheme if regex.sub(_INVISIBLE, "", grapheme) else show_text(grapheme)
+        for grapheme in regex.findall(r"\X", text)
+    )
+
+
 def show_bytes(data: bytes) -> str:
     """`data` as visible text; bytes that are no whole UTF-8 character are hex chips such as <E2 82>."""
     try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpt_core.visible import replace_surrogates, show_bytes, show_text
+from gpt_core.visible import replace_surrogates, show_bytes, show_graphemes, show_text
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,18 @@ def test_bytes(data: bytes, shown: str) -> None:
 def test_surrogates() -> None:
     assert replace_surrogates("a\ud800\ud83d\ude00z") == ("a\ufffd\ufffd\ufffdz", 3)
     assert replace_surrogates("a😀") == ("a😀", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" 👩‍👩‍👧", "␣👩‍👩‍👧"),
+        ("e\u0301 \u202e\x00", "e\u0301␣\\u202E\\x00"),
+        ("❤️", "❤️"),
+        ("\r\n", "\\r⏎"),
+        ("", ""),
+    ],
+    ids=ascii,
+)
+def test_graphemes(text: str, shown: str) -> None:
+    assert show_graphemes(text) == shown

@@ -8,6 +8,7 @@ so that a click sends no token again.
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import streamlit as st
+
+from gpt_core.visible import show_graphemes
 
 #: Most tokens that are drawn: the browser stays quick. No model here reads more at once.
 MAX_TOKENS = 10_000
@@ -97,6 +100,7 @@ def pack_tokens(
     name: str = "Tokens",
 ) -> bytes:
     """The payload; see the head of this module and `token_strip`."""
+    members = Counter(groups or ())
     numbers = np.asarray([] if values is None else values, dtype="<f4")
     assert scale in {"categorical", "sequential"}
     assert all(part is None or len(part) == len(labels) for part in (ids, groups, hover))
@@ -110,7 +114,12 @@ def pack_tokens(
             "labels": list(labels),
             "ids": None if ids is None else [int(i) for i in ids],
             "groups": None if groups is None else [int(group) for group in groups],
-            "graphemes": None if graphemes is None else list(graphemes),
+            # Only a group of several tokens needs to be told what it is together.
+            "graphemes": {
+                group: show_graphemes(graphemes[group])
+                for group, n_members in members.items()
+                if graphemes is not None and n_members > 1
+            },
             "hover": None if hover is None else list(hover),
         },
         ensure_ascii=False,

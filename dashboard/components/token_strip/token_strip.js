@@ -75,12 +75,12 @@ class Strip {
     this.root.onclick = event => this.choose(position(event))
     this.root.onpointerover = event => this.showTip(position(event))
     this.root.onpointerleave = () => this.hideTip()
-    this.root.onfocusin = event => {
+    this.root.addEventListener("focusin", event => {
       const i = position(event)
       if (i !== null) this.moveTo(i)
       if (event.target.matches(":focus-visible")) this.showTip(i)
-    }
-    this.root.onfocusout = () => this.hideTip()
+    })
+    this.root.addEventListener("focusout", () => this.hideTip())
     this.root.onkeydown = event => this.onKey(event)
     this.hide = () => this.hideTip()
     this.root.onscroll = this.hide
@@ -142,12 +142,16 @@ class Strip {
         page.append(line)
         inLine = 0
       }
+      let home = line
       if (first && !last && strip.graphemes?.[groups[i]]) {
+        home = document.createElement("span")
+        home.className = "together"
+        line.append(home)
         const whole = document.createElement("bdi")
         whole.className = "grapheme"
         whole.textContent = strip.graphemes[groups[i]]
         whole.setAttribute("aria-hidden", "true")
-        line.append(whole)
+        home.append(whole)
       }
       const token = document.createElement("bdi")
       token.className = "token"
@@ -164,7 +168,7 @@ class Strip {
       } else {
         token.dataset.hue = groups[i] % HUES
       }
-      line.append(token)
+      home.append(token)
       this.tokens.push(token)
       inLine += 1
       if (label.includes("⏎")) line = null
