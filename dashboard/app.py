@@ -1,5 +1,6 @@
 """Router: page settings, the list of pages, and what every page shares. Run with `streamlit run dashboard/app.py`."""
 
+import sys
 from pathlib import Path
 
 import streamlit as st
@@ -7,6 +8,7 @@ import streamlit as st
 from dashboard.components import model_picker, prompt
 
 st.set_page_config(page_title="Inside a GPT", page_icon=Path(__file__).with_name("icon.svg"), layout="wide")
+model_picker.choose_device(sys.argv[1:])
 
 page = st.navigation(
     [

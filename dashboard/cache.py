@@ -281,12 +281,14 @@ def sampling(
     return apply_stages(_logits(model, token_ids, position), token_ids[: position + 1], settings)
 
 
-def generation_snippet(model: str, text: str, settings: GenerationSettings | BeamSettings) -> str:
+def generation_snippet(
+    model: str, text: str, settings: GenerationSettings | BeamSettings, special_tokens: bool
+) -> str:
     """`recipes.snippet`."""
     from gpt_core.catalog import load_name
     from gpt_core.recipes import snippet
 
-    return snippet(load_name(model), text, settings, _model(model))
+    return snippet(load_name(model), text, settings, _model(model), special_tokens=special_tokens)
 
 
 @_kept(64)

@@ -172,11 +172,17 @@ def generate_call(
 
 
 def snippet(
-    model: str, prompt: str, settings: GenerationSettings | BeamSettings, lm: LanguageModel | None = None
+    model: str,
+    prompt: str,
+    settings: GenerationSettings | BeamSettings,
+    lm: LanguageModel | None = None,
+    *,
+    special_tokens: bool = True,
 ) -> str:
     """A Python program of plain transformers that prints the same continuation (of a beam search: all of them).
 
-    `model` is what `from_pretrained` takes: a name on the hub or a folder.
+    `model` is what `from_pretrained` takes: a name on the hub or a folder. Without `special_tokens`, names of
+    special tokens in the prompt are plain text.
     """
     call = generate_call(settings, lm)
     draws = bool(call["do_sample"])
@@ -188,7 +194,7 @@ def snippet(
         f"model = AutoModelForCausalLM.from_pretrained({model!r}, dtype=torch.float32).eval()",
         "",
         f"prompt = {prompt!r}",
-        'inputs = tokenizer(prompt, return_tensors="pt")',
+        f'inputs = tokenizer(prompt, return_tensors="pt"{"" if special_tokens else ", split_special_tokens=True"})',
         *(
             [f"torch.manual_seed({settings.seed})"]
             if isinstance(settings, GenerationSettings) and draws

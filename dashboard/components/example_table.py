@@ -28,7 +28,7 @@ def edit_examples(task: FewShotTask) -> tuple[FewShotExample, ...]:
         hide_index=True,
         alt="Examples",
         column_config={
-            name: st.column_config.TextColumn(max_chars=MAX_CELL_CHARACTERS, required=True, width="large")
+            name: st.column_config.TextColumn(max_chars=MAX_CELL_CHARACTERS, required=True)
             for name in columns[:-1]
         }
         | {ANSWER: st.column_config.TextColumn(max_chars=MAX_CELL_CHARACTERS, required=True)},

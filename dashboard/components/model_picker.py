@@ -1,5 +1,7 @@
 """Which model everything on the screen is about."""
 
+import argparse
+import os
 from pathlib import Path
 
 import streamlit as st
@@ -7,11 +9,20 @@ import streamlit as st
 from dashboard import cache
 from dashboard.components import job, link
 from dashboard.components.message import show_problem
-from gpt_core.catalog import MODEL_FOLDERS_VARIABLE, ModelEntry, find_model, list_models
+from gpt_core.catalog import DEVICE_VARIABLE, MODEL_FOLDERS_VARIABLE, ModelEntry, find_model, list_models
 from gpt_core.errors import GptCoreError, InputError
 from gpt_core.tasks import LoadTask
 
 KEY = "model"
+
+
+def choose_device(arguments: list[str]) -> None:
+    """Take `--device cpu|cuda|mps` from the words after `--` on the command line."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--device")
+    device = parser.parse_known_args(arguments)[0].device
+    if device is not None:
+        os.environ[DEVICE_VARIABLE] = device
 
 
 def current() -> str:

@@ -182,6 +182,8 @@ with st.expander("BertViz", key="attention_bertviz", on_change="rerun", icon=":m
 show_sources(
     "attention",
     functions=("gpt_core.attention.attention_maps", "gpt_core.capture.attention_scores"),
-    snippet=lambda: attention_snippet(load_name(inputs.model), inputs.text, layer=layer, head=head),
+    snippet=lambda: attention_snippet(
+        load_name(inputs.model), inputs.text, layer=layer, head=head, special_tokens=inputs.special_tokens
+    ),
     notebook=NOTEBOOK,
 )

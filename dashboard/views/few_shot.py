@@ -197,6 +197,10 @@ with ask_column:
 show_sources(
     "few_shot",
     functions=("gpt_core.few_shot.build_prompt", "gpt_core.labels.label_probabilities"),
-    snippet=lambda: cache.generation_snippet(model, built.text, settings),
+    snippet=lambda: (
+        cache.generation_snippet(model, turn.text if turn else built.text, settings, True)
+        if turn is None or cache.continuable_ids(model, turn.text) == turn.token_ids
+        else "# The template's ids cannot be had by tokenising its text again: use apply_chat_template(tokenize=True)."
+    ),
     notebook=NOTEBOOK,
 )

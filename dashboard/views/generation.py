@@ -160,6 +160,6 @@ show_sources(
         "gpt_core.sampling.filter_logits",
         "gpt_core.sampling.draw_token",
     ),
-    snippet=lambda: cache.generation_snippet(inputs.model, inputs.text, settings),
+    snippet=lambda: cache.generation_snippet(inputs.model, inputs.text, settings, inputs.special_tokens),
     notebook=NOTEBOOK,
 )

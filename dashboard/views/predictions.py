@@ -215,6 +215,8 @@ show_sources(
         "gpt_core.predictions.position_table",
         "gpt_core.predictions.logit_lens",
     ),
-    snippet=lambda: predictions_snippet(load_name(inputs.model), inputs.text, position=position, k=15),
+    snippet=lambda: predictions_snippet(
+        load_name(inputs.model), inputs.text, position=position, k=15, special_tokens=inputs.special_tokens
+    ),
     notebook=NOTEBOOK,
 )

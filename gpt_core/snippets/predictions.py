@@ -1,10 +1,12 @@
 """Code for the Predictions page."""
 
 
-def predictions_snippet(model: str, text: str, *, position: int, k: int) -> str:
+def predictions_snippet(model: str, text: str, *, position: int, k: int, special_tokens: bool = True) -> str:
     """A program of plain transformers that prints the most probable next tokens after one position, and the
-    notebook's table of every position. `model` is what `from_pretrained` takes.
+    notebook's table of every position. `model` is what `from_pretrained` takes; without
+    `special_tokens`, names of special tokens in the text are plain text.
     """
+    plain = "" if special_tokens else ", split_special_tokens=True"
     return f"""\
 import pandas as pd
 import torch
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({model!r})
 model = AutoModelForCausalLM.from_pretrained({model!r}, dtype=torch.float32).eval()
 
-inputs = tokenizer({text!r}, return_tensors="pt")
+inputs = tokenizer({text!r}, return_tensors="pt"{plain})
 with torch.inference_mode():
     logits = model(**inputs).logits[0]
 

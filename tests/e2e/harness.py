@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Error, Page, Playwright
@@ -233,3 +234,20 @@ def visit(page: Page, server: Server, path: str = "", *, timeout: float = 60) ->
     """
     page.goto(f"{server.url}/{path}")
     wait_until_idle(page, timeout=timeout)
+
+
+def plotted(page: Page, key: str, field_name: str, *, timeout: float = 30) -> list[Any]:
+    """What Plotly draws in the chart with that key: `field_name` of each trace, as plain lists; NaN is None.
+
+    Raises TimeoutError where no chart comes within `timeout` seconds.
+    """
+    chart = f"document.querySelector('.st-key-{key} .js-plotly-plot')"
+    page.wait_for_function(f"() => {chart}?._fullData?.length > 0", timeout=timeout * 1000)
+    found: list[Any] = page.evaluate(
+        f"""() => {{
+          const plain = value => ArrayBuffer.isView(value) || Array.isArray(value)
+            ? Array.from(value, plain) : Number.isNaN(value) ? null : value;
+          return {chart}._fullData.map(trace => plain(trace.{field_name}));
+        }}"""
+    )
+    return found

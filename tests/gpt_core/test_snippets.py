@@ -12,6 +12,7 @@ from gpt_core.model import LanguageModel
 from gpt_core.predictions import next_token
 from gpt_core.snippets.attention import attention_snippet
 from gpt_core.snippets.predictions import predictions_snippet
+from gpt_core.tokenizer import tokenize_text
 from gpt_core.trace import trace_text
 
 TEXT = "He said \"no\"\\ and 'left'.\n"
@@ -45,3 +46,15 @@ def test_predictions(bundled: LanguageModel) -> None:
     lines = [line.split(maxsplit=2) for line in printed.splitlines()[:4]]
     assert [int(line[1]) for line in lines] == ours.token_ids.tolist()
     assert np.allclose([float(line[0]) for line in lines], ours.probs, atol=1e-5)
+
+
+def test_special_tokens_as_plain_text(bundled: LanguageModel) -> None:
+    text = "a <|endoftext|>"
+    for special_tokens, n_tokens in ((True, 3), (False, 8)):
+        names, _ = run(
+            predictions_snippet(
+                load_name(str(bundled.model_id)), text, position=0, k=1, special_tokens=special_tokens
+            )
+        )
+        assert len(names["tokens"]) == n_tokens  # type: ignore[arg-type]
+        assert tokenize_text(bundled, text, special_tokens=special_tokens).n_tokens == n_tokens
