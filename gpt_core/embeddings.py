@@ -128,17 +128,30 @@ def _scale_between(total: np.ndarray, block_input: np.ndarray) -> tuple[float, f
 
 
 def print_vectors(vectors: np.ndarray) -> str:
-    """`vectors` (n_tokens, d_model) as the notebook prints them: a batch of one text, the first and last three values
-    of each row, and of more than six rows the first and last three.
+    """`vectors` (n_tokens, d_model) as the notebook prints them: a batch of one text, four decimals, the first and
+    last three values of each row, and of more than six rows the first and last three.
+
+    PyTorch itself prints less than 1,000 numbers whole, and changes to exponents where one of them is very small.
     """
     n_tokens, d_model = vectors.shape
-    # PyTorch cuts what has more than 1,000 numbers, by a setting of the whole process. What it leaves out may be
-    # anything, so here it is as wide as it takes.
-    wide = np.zeros((n_tokens, max(d_model, 1001)), dtype=vectors.dtype)
-    if d_model <= 6:
-        return repr(torch.tensor(vectors)[None])
-    wide[:, :3], wide[:, -3:] = vectors[:, :3], vectors[:, -3:]
-    return repr(torch.from_numpy(wide)[None])
+    rows = [*range(3), -1, *range(n_tokens - 3, n_tokens)] if n_tokens > 6 else list(range(n_tokens))
+    columns = [*range(3), *range(d_model - 3, d_model)] if d_model > 6 else list(range(d_model))
+    largest = np.abs(vectors[np.isfinite(vectors)]).max(initial=0)
+    form = ".4f" if largest == 0 or 1e-3 <= largest < 1e5 else ".4e"
+    cells = {
+        (row, column): format(vectors[row, column], form) for row in rows if row >= 0 for column in columns
+    }
+    width = max(len(cell) for cell in cells.values())
+    lines = []
+    for row in rows:
+        if row < 0:
+            lines.append("...")
+            continue
+        line = [cells[row, column].rjust(width) for column in columns]
+        if d_model > 6:
+            line.insert(3, " ...")
+        lines.append(f"[{', '.join(line)}]")
+    return "tensor([[" + ",\n         ".join(lines) + "]])"
 
 
 def cosine_similarity(vectors: np.ndarray) -> np.ndarray:

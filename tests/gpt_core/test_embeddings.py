@@ -96,8 +96,28 @@ def test_prints_as_the_notebook_does() -> None:
     vectors[0, :3], vectors[0, -3:] = (0.1403, -0.2976, -0.0616), (0.0405, 0.1980, 0.1238)
     lines = print_vectors(vectors).splitlines()
     assert lines[0] == "tensor([[[ 0.1403, -0.2976, -0.0616,  ...,  0.0405,  0.1980,  0.1238],"
-    assert lines[3].strip() == "...,"
+    assert lines[3] == "         ...,"
     assert len(lines) == 7
+
+
+@pytest.mark.parametrize("n_tokens", [6, 7, 15])
+def test_prints_as_torch_does(n_tokens: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (0.1 + 0.9 * rng.random((n_tokens, 200))).astype(np.float32) * rng.choice(
+        [-1, 1], (n_tokens, 200)
+    )
+    assert print_vectors(vectors) == repr(torch.tensor(vectors, dtype=torch.float32)[None])
+
+
+def test_prints_any_numbers() -> None:
+    assert print_vectors(np.array([[0.5]], dtype=np.float32)) == "tensor([[[0.5000]]])"
+    assert print_vectors(np.zeros((1, 7), dtype=np.float32)).count("0.0000") == 6
+    assert "-2.0000e-09" in print_vectors(np.array([[1e-9, -2e-9]], dtype=np.float32))
+    assert "1.0000e+30" in print_vectors(np.array([[1e30, 1]], dtype=np.float32))
+    odd = print_vectors(np.array([[np.nan, np.inf, -1]], dtype=np.float32))
+    assert odd == "tensor([[[    nan,     inf, -1.0000]]])"
+    # PyTorch would write all of them with exponents because of the second.
+    assert print_vectors(np.array([[0.5, 1e-6]], dtype=np.float32)) == "tensor([[[0.5000, 0.0000]]])"
 
 
 # --- cosines ---------------------------------------------------------------------------------------------------------
