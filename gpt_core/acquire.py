@@ -1,40 +1,58 @@
 """Bring a model's files to this machine, safe formats only. Today: the bundled model and local folders.
 
-Reads a folder's configuration before any weight is touched, and refuses in a sentence.
+Reads a folder's configuration and the headers of its weight files before any weight is touched, and refuses in a
+sentence.
 """
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 from gpt_core.catalog import ModelEntry
-from gpt_core.errors import ModelLoadError
+from gpt_core.errors import MemoryLimitError, ModelLoadError
 
 _MAX_CONFIG_BYTES = 1_000_000
+#: Longest header that the safetensors library reads (github.com/huggingface/safetensors, "Format").
+_MAX_HEADER_BYTES = 100_000_000
+_FLOAT32_BYTES = 4
 
 
-def acquire_model(entry: ModelEntry) -> Path:
+def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     """The folder that holds `entry`'s files, checked as far as can be without loading.
 
-    Raises ModelLoadError: no or unreadable configuration, remote code, no safetensors weights.
+    Raises ModelLoadError (no or unreadable configuration, remote code, no safetensors weights, damaged headers) and
+    MemoryLimitError (its weights, as float32, would take more than `max_bytes`).
     """
-    folder = Path(entry.folder)
+    folder = Path(entry.folder).absolute()
     config = _read_config(folder)
     if "auto_map" in config:
         raise ModelLoadError(
             f"{folder.name} needs code from its own repository (`auto_map` in config.json), which is never run. "
             "Choose a model whose architecture is part of transformers."
         )
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in folder.glob("*.bin"))
-        found = f"only {pickles[0]}, which can run code when it is opened" if pickles else "none"
+    n_tensors = n_numbers = 0
+    for file in _weight_files(folder):
+        shapes = _read_shapes(file)
+        n_tensors += len(shapes)
+        n_numbers += sum(math.prod(shape) for shape in shapes)
+    n_layers = next(
+        (config[name] for name in ("num_hidden_layers", "n_layer", "num_layers") if name in config), 0
+    )
+    if not isinstance(n_layers, int) or n_layers > n_tensors:
         raise ModelLoadError(
-            f"{folder.name} must hold its weights as .safetensors; found: {found}. "
-            "Save it once with save_pretrained(..., safe_serialization=True)."
+            f"config.json of {folder.name} claims {str(n_layers)[:40]} layers, but its files hold only "
+            f"{n_tensors:,} weights. They do not belong together."
+        )
+    if max_bytes is not None and n_numbers * _FLOAT32_BYTES > max_bytes:
+        raise MemoryLimitError(
+            f"A model must take at most {max_bytes / 2**30:,.1f} GiB of memory here. {folder.name} needs "
+            f"{n_numbers * _FLOAT32_BYTES / 2**30:,.1f} GiB as float32. Choose a smaller model."
         )
     return folder
 
 
-def _read_config(folder: Path) -> dict[str, object]:
+def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise ModelLoadError(f"{folder.name} has no config.json. Choose a folder written by save_pretrained.")
@@ -43,10 +61,62 @@ def _read_config(folder: Path) -> dict[str, object]:
             f"config.json of {folder.name} must be at most {_MAX_CONFIG_BYTES:,} bytes. "
             f"Given: {file.stat().st_size:,}."
         )
+    return _read_object(file)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; the message names the file and its folder, not where it is."""
     try:
-        config = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelLoadError(f"config.json of {folder.name} cannot be read: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelLoadError(f"config.json of {folder.name} must be an object with names and values.")
-    return config
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ModelLoadError(f"{file.name} of {file.parent.name} cannot be read: {reason}.") from error
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"{file.name} of {file.parent.name} must be an object with names and values.")
+    return content
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads: model.safetensors, or those that its index names."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        others = sorted(file.name for pattern in ("*.bin", "*.safetensors") for file in folder.glob(pattern))
+        if others and others[0].endswith(".bin"):
+            found = f"only {others[0]}, which can run code when it is opened"
+        else:
+            found = others[0] if others else "none"
+        raise ModelLoadError(
+            f"{folder.name} must hold its weights as model.safetensors; found: {found}. "
+            "Save it once with transformers' save_pretrained."
+        )
+    named = _read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ModelLoadError(f"{index.name} of {folder.name} names no weights.")
+    files = [folder / name for name in sorted(set(named.values()))]
+    for file in files:
+        if file.parent != folder or not file.is_file():
+            raise ModelLoadError(
+                f"{folder.name} lacks the weight file {file.name:.80}, which its index names. Copy it there too."
+            )
+    return files
+
+
+def _read_shapes(file: Path) -> list[list[int]]:
+    """The shapes of the weights in a safetensors file, from its header: 8 bytes of length, then JSON."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER_BYTES, file.stat().st_size - 8):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        tensors = [value for name, value in header.items() if name != "__metadata__"]
+        shapes = [tensor["shape"] for tensor in tensors]
+        if not all(isinstance(n, int) and n >= 0 for shape in shapes for n in shape):
+            raise ValueError("a shape is not made of whole numbers")
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        raise ModelLoadError(
+            f"{file.name} of {file.parent.name} is damaged or is no safetensors file. Copy it again."
+        ) from error
+    return shapes

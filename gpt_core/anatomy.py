@@ -28,7 +28,9 @@ class Anatomy:
     norm_candidates: tuple[torch.nn.Module, ...]
     """Modules beside the blocks that could be the final norm."""
     rotary: torch.nn.Module | None
-    """The module that holds the rotary frequencies; None where positions are not rotated."""
+    """The module that holds the rotary frequencies of all blocks; None where there is none, or several."""
+    rotates: bool
+    """Whether some module holds rotary frequencies, for all blocks or for one kind of them."""
 
 
 def find_anatomy(network: PreTrainedModel) -> Anatomy:
@@ -39,20 +41,21 @@ def find_anatomy(network: PreTrainedModel) -> Anatomy:
     decoder: torch.nn.Module = network.get_decoder()  # type: ignore[no-untyped-call]
     if decoder is network:
         decoder = network.base_model
-    n_layers = int(network.config.get_text_config().num_hidden_layers)
+    n_layers = int(getattr(network.config.get_text_config(), "num_hidden_layers", 0) or 0)
     stacks = [
         module
         for module in decoder.modules()
-        if isinstance(module, torch.nn.ModuleList)
-        and len(module) == n_layers
-        and len({type(block) for block in module}) == 1
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers > 0
     ]
     if not stacks:
         raise ModelLoadError(
             f"No stack of {n_layers} blocks was found in {type(network).__name__}. "
-            "Choose a causal language model made of equal blocks."
+            "Choose a causal language model made of blocks in a row."
         )
-    blocks = stacks[0]
+    # Not a list inside a block (experts). Blocks are of one kind, except where attention and recurrence alternate.
+    inner = {id(module) for stack in stacks for module in stack.modules() if module is not stack}
+    outer = [stack for stack in stacks if id(stack) not in inner]
+    blocks = next((stack for stack in outer if len({type(block) for block in stack}) == 1), outer[0])
     inside = {id(module) for module in blocks.modules()}
     outside = [module for module in decoder.modules() if id(module) not in inside]
     token_embedding = network.get_input_embeddings()
@@ -64,26 +67,25 @@ def find_anatomy(network: PreTrainedModel) -> Anatomy:
         if isinstance(module, torch.nn.Embedding) and module is not token_embedding
     ]
     rotaries = [module for module in outside if _has_frequencies(module)]
-    d_model = token_embedding.weight.shape[1]
-    norms = tuple(module for module in outside if _is_norm(module, d_model))
     return Anatomy(
         decoder=decoder,
         blocks=blocks,
         token_embedding=token_embedding,
         position_embedding=position_tables[0] if len(position_tables) == 1 else None,
         final_norm=None,
-        norm_candidates=norms,
+        norm_candidates=tuple(module for module in outside if _is_norm(module)),
         rotary=rotaries[0] if len(rotaries) == 1 else None,
+        rotates=any(name.endswith("inv_freq") for name, _ in decoder.named_buffers()),
     )
 
 
-def _is_norm(module: torch.nn.Module, width: int) -> bool:
+def _is_norm(module: torch.nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return (
         "norm" in type(module).__name__.lower()
         and not any(True for _ in module.children())
-        and isinstance(weight, torch.Tensor)
-        and weight.shape == (width,)  # a norm has one gain per dimension
+        # A norm has one gain per dimension, or none (OLMo).
+        and (not isinstance(weight, torch.Tensor) or weight.dim() == 1)
     )
 
 

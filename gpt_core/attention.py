@@ -7,9 +7,12 @@ import numpy as np
 import torch
 
 from gpt_core.capture import LayerCapture, attention_scores
-from gpt_core.errors import UnsupportedError
+from gpt_core.errors import InputError, MemoryLimitError, UnsupportedError
 from gpt_core.trace import Trace
 from gpt_core.validation import check_integer
+
+#: Most bytes of weights that are computed at once.
+MAX_MAP_BYTES = 2**29
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -66,7 +69,8 @@ def attention_maps(
 ) -> AttentionMaps:
     """Maps of `heads` (all when None) of `layer`, for a block of `queries` (all when None).
 
-    Raises InputError (out of range) and UnsupportedError (the model's attention was not recorded).
+    Raises InputError (out of range), UnsupportedError (the model's attention was not recorded) and MemoryLimitError
+    (more than MAX_MAP_BYTES).
     """
     capture = _layer(trace, layer)
     n_heads = capture.query.shape[0]
@@ -75,9 +79,12 @@ def attention_maps(
         for head in (range(n_heads) if heads is None else heads)
     )
     rows = range(trace.n_tokens) if queries is None else queries
+    if rows.step != 1:
+        raise InputError(f"The queries must be a block of neighbours. Given: every {rows.step}th.")
     if len(rows):
         check_integer("query", rows[0], low=0, high=trace.n_tokens - 1)
         check_integer("query", rows[-1], low=0, high=trace.n_tokens - 1)
+    _admit(len(chosen) * len(rows) * trace.n_tokens)
     with torch.inference_mode():
         scores = attention_scores(
             capture, heads=torch.tensor(chosen, dtype=torch.long), queries=slice(rows.start, rows.stop)
@@ -93,7 +100,11 @@ def attention_maps(
 
 
 def all_attention_maps(trace: Trace) -> np.ndarray:
-    """All maps, `(n_layers, n_heads, n_tokens, n_tokens)`, probability. Grows with n_tokens²: for short texts."""
+    """All maps, `(n_layers, n_heads, n_tokens, n_tokens)`, probability. Grows with n_tokens²: for short texts.
+
+    Errors as in `attention_maps`.
+    """
+    _admit(trace.n_layers * _layer(trace, 0).query.shape[0] * trace.n_tokens**2)
     return np.stack([attention_maps(trace, layer=layer).weights for layer in range(trace.n_layers)])
 
 
@@ -130,6 +141,14 @@ def _layer(trace: Trace, layer: int) -> LayerCapture:
         )
     check_integer("layer", layer, low=0, high=trace.n_layers - 1)
     return trace.attention[layer]
+
+
+def _admit(n_weights: int) -> None:
+    if 4 * n_weights > MAX_MAP_BYTES:
+        raise MemoryLimitError(
+            f"Attention maps must take at most {MAX_MAP_BYTES / 2**20:,.0f} MiB of memory at once. Needed: "
+            f"{4 * n_weights / 2**20:,.0f} MiB. Choose fewer heads or a block of queries, or shorten the text."
+        )
 
 
 def _open_cells(scores: torch.Tensor) -> np.ndarray:

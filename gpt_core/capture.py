@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
+from inspect import signature
 from typing import Any
+from weakref import ref
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -21,6 +22,8 @@ from transformers.masking_utils import sdpa_mask
 
 #: The name under which the capturing attention is known to transformers.
 ATTENTION_NAME = "gpt_core_capture"
+
+_SOFTCAP_QUERIES = 256
 
 
 @dataclass(slots=True)
@@ -105,18 +108,24 @@ def _softcapped_attention(
 ) -> torch.Tensor:
     """Attention with capped scores (Gemma 2, arXiv:2408.00118), which SDPA cannot compute."""
     groups = query.shape[1] // key.shape[1]
-    scores = torch.matmul(query, repeat_kv(key, groups).transpose(2, 3)) * scaling
-    scores = softcap * torch.tanh(scores / softcap)
-    scores = _masked(scores, mask)
-    return torch.matmul(scores.softmax(dim=-1), repeat_kv(value, groups)).transpose(1, 2).contiguous()
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    n_queries, n_keys = query.shape[2], key.shape[2]
+    if mask is None and n_queries > 1:
+        # What SDPA makes of "no mask".
+        mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device).tril()
+    parts = []
+    # A block of queries at a time: all scores at once would grow with the square of the text.
+    for start in range(0, n_queries, _SOFTCAP_QUERIES):
+        rows = slice(start, start + _SOFTCAP_QUERIES)
+        scores = torch.matmul(query[:, :, rows], key.transpose(2, 3)) * scaling
+        scores = softcap * torch.tanh(scores / softcap)
+        if mask is not None:
+            scores = _masked(scores, mask[..., rows, :])
+        parts.append(torch.matmul(scores.softmax(dim=-1), value))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
-def _masked(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    if mask is None:
-        n_queries, n_keys = scores.shape[-2:]
-        if n_queries == 1:
-            return scores
-        mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=scores.device).tril(n_keys - n_queries)
+def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, float("-inf"))
     return scores + mask
@@ -214,9 +223,7 @@ def install(
 ) -> None:
     """Prepare a freshly loaded model for recording and replay. Call once per model."""
 
-    def before_block(
-        module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def before_block(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         check = _check.get()
         if check is not None:
             check()
@@ -229,7 +236,6 @@ def install(
             recording.block_arguments.append(
                 (args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"})
             )
-        return None
 
     def after_block(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         recording = _recording.get()
@@ -253,15 +259,17 @@ def install(
     if position_embedding is not None:
         position_embedding.register_forward_hook(after_positions)
 
-    original = decoder.forward
+    # Held weakly: a model that holds itself in a circle would keep its weights until Python looks for circles.
+    own, original = ref(decoder), type(decoder).forward
 
-    @wraps(original)
     def forward_or_replay(*args: Any, **kwargs: Any) -> Any:
         known = _replay.get()
         if known is not None:
             return _KnownState((known,))
-        return original(*args, **kwargs)
+        return original(own(), *args, **kwargs)
 
+    # `generate` reads it to tell which arguments there are.
+    forward_or_replay.__signature__ = signature(decoder.forward)  # type: ignore[attr-defined]
     decoder.forward = forward_or_replay
 
 

@@ -3,12 +3,15 @@
 A reader (a session) has one slot: what it submits next replaces what it submitted before. Equal jobs in flight are
 one job. A job is a generator: the engine runs it a step at a time and goes round the readers between steps, so a long
 generation does not make the others wait for its end. Cancel and deadline work within one step, and within one block
-of a forward pass.
+of a forward pass. There are two lanes: what waits for a disk holds up nobody's forward pass.
 
 The interface (describe, submit, poll, cancel, plain results, errors of `errors`) says nothing of threads: a child
 process or a cluster can stand behind it. Knows nothing of models or texts either; `tasks` does.
 """
 
+import atexit
+import contextlib
+import contextvars
 import functools
 import itertools
 import threading
@@ -20,6 +23,7 @@ from typing import Any, Protocol
 
 from gpt_core.errors import CancelledError, DeadlineError, GptCoreError
 
+LANES = ("compute", "load")
 #: Finished jobs that nobody has fetched are kept this long, in seconds.
 KEEP_SECONDS = 120.0
 
@@ -33,30 +37,40 @@ class Task(Protocol):
 
     @property
     def lane(self) -> str:
-        """`compute` (forward passes, in turn) or `load` (weights, beside them)."""
+        """Where it begins: `compute` (forward passes, in turn) or `load` (weights, beside them)."""
 
     @property
     def deadline(self) -> float:
-        """Seconds of running after which the job is abandoned."""
+        """Seconds of its own running, waiting for others left out, after which the job is abandoned."""
 
     def run(self, control: "Control") -> Generator[Any, None, Any]:
-        """Yield partial results (one a step); return the result."""
+        """Yield partial results (one a step), or a `Move` to go on elsewhere; return the result."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """Yielded by a task: its next step runs in another lane, with a deadline of its own."""
+
+    lane: str
+    """`compute` or `load`."""
+    deadline: float
+    """Seconds of running from here on."""
 
 
 class Control:
     """How a running job hears that it should stop, and says how far it is."""
 
-    def __init__(self, job: "_Job") -> None:
+    def __init__(self, engine: "Engine", job: "_Job") -> None:
+        self._engine = engine
         self._job = job
 
     def check(self) -> None:
         """Raise CancelledError or DeadlineError where the job should stop."""
-        job = self._job
-        if job.cancelled.is_set() or not job.wanted():
+        if self._engine._is_unwanted(self._job):
             raise CancelledError("Stopped.")
-        if job.started is not None and time.monotonic() - job.started > job.task.deadline:
+        if self._job.seconds() > self._job.deadline:
             raise DeadlineError(
-                f"This must take at most {job.task.deadline:,.0f} s. Shorten the text or choose a smaller model."
+                f"This must take at most {self._job.deadline:,.0f} s. Shorten the text or choose a smaller model."
             )
 
     def report(self, fraction: float, message: str) -> None:
@@ -107,8 +121,12 @@ class _Job:
     job_id: str
     task: Task
     sessions: dict[str, Callable[[], bool]]
+    lane: str
+    deadline: float
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
     steps: Generator[Any, None, Any] | None = None
-    started: float | None = None
+    ran: float = 0.0
+    step_started: float | None = None
     ended: float | None = None
     fraction: float = 0.0
     message: str = ""
@@ -116,29 +134,43 @@ class _Job:
     result: Any = None
     error: GptCoreError | None = None
     state: str = "queued"
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: bool = False
     finished: threading.Event = field(default_factory=threading.Event)
 
-    def wanted(self) -> bool:
-        return any(alive() for alive in tuple(self.sessions.values()))
+    def seconds(self) -> float:
+        """How long it has run, its present step included."""
+        return self.ran + (0.0 if self.step_started is None else time.monotonic() - self.step_started)
 
 
 def _always() -> bool:
     return True
 
 
+def _is_alive(alive: Callable[[], bool]) -> bool:
+    try:
+        return alive()
+    except Exception:  # noqa: BLE001 - whoever cannot say that he is there is not; the job may be others' too
+        return False
+
+
 class Engine:
-    """Runs jobs in two lanes, one thread each: `compute` in turn by steps, `load` one after the other."""
+    """Runs jobs in two lanes, one thread each, in turn by steps."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wake = {lane: threading.Condition(self._lock) for lane in ("compute", "load")}
-        self._queues: dict[str, deque[_Job]] = {lane: deque() for lane in self._wake}
+        self._wake = {lane: threading.Condition(self._lock) for lane in LANES}
+        self._queues: dict[str, deque[_Job]] = {lane: deque() for lane in LANES}
+        self._current: dict[str, _Job | None] = dict.fromkeys(LANES)
         self._jobs: dict[str, _Job] = {}
         self._slots: dict[str, str] = {}
         self._numbers = itertools.count(1)
-        for lane in self._wake:
-            threading.Thread(target=self._serve, args=(lane,), name=f"gpt_core-{lane}", daemon=True).start()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._serve, args=(lane,), name=f"gpt_core-{lane}", daemon=True)
+            for lane in LANES
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def describe(self) -> EngineDescription:
         """How much runs and waits."""
@@ -152,16 +184,23 @@ class Engine:
         `alive` says whether the session still wants the result; a job that nobody wants is abandoned.
         """
         with self._lock:
+            if self._closed:
+                raise GptCoreError("The program is about to end and takes no more work.")
             self._forget_old()
             for job in self._jobs.values():
-                if job.task.key == task.key and not job.finished.is_set() and not job.cancelled.is_set():
+                if job.task.key == task.key and not job.finished.is_set() and not job.cancelled:
                     job.sessions[session] = alive
                     break
             else:
-                job = _Job(job_id=f"job-{next(self._numbers)}", task=task, sessions={session: alive})
+                job = _Job(
+                    job_id=f"job-{next(self._numbers)}",
+                    task=task,
+                    sessions={session: alive},
+                    lane=task.lane,
+                    deadline=task.deadline,
+                )
                 self._jobs[job.job_id] = job
-                self._queues[task.lane].append(job)
-                self._wake[task.lane].notify()
+                self._enqueue(job)
             former = self._slots.get(session)
             if former is not None and former != job.job_id:
                 self._leave(former, session)
@@ -174,15 +213,16 @@ class Engine:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
-            queue = self._queues[job.task.lane]
-            ahead = sum(1 for other in queue if other is not job and not job.finished.is_set())
+            others = (self._current[job.lane], *self._queues[job.lane])
             return JobStatus(
                 job_id=job_id,
                 state=job.state,
                 fraction=job.fraction,
                 message=job.message,
-                ahead=ahead,
-                items=tuple(job.items[since:]),
+                ahead=0
+                if job.finished.is_set()
+                else sum(1 for other in others if other is not None and other is not job),
+                items=tuple(job.items[max(0, since) :]),
                 result=job.result,
                 error=job.error,
             )
@@ -200,13 +240,45 @@ class Engine:
         with self._lock:
             self._leave(job_id, session)
 
+    def close(self, timeout: float = 2.0) -> None:
+        """Stop all jobs and end the threads; waits at most `timeout` seconds for what does not hear of it."""
+        with self._lock:
+            self._closed = True
+            for job in self._jobs.values():
+                self._cancel(job)
+            for wake in self._wake.values():
+                wake.notify_all()
+        end = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    # What follows, up to _serve, is called with the lock held.
+
+    def _enqueue(self, job: _Job) -> None:
+        self._queues[job.lane].append(job)
+        self._wake[job.lane].notify()
+
     def _leave(self, job_id: str, session: str) -> None:
         job = self._jobs.get(job_id)
-        if job is None:
-            return
-        job.sessions.pop(session, None)
-        if not job.sessions and not job.finished.is_set():
-            job.cancelled.set()
+        if job is not None:
+            job.sessions.pop(session, None)
+            if not job.sessions:
+                self._cancel(job)
+
+    def _cancel(self, job: _Job) -> None:
+        job.cancelled = True
+        if job.steps is None and job in self._queues[job.lane]:
+            # It has not begun: there is nothing to wind up, and nobody to wait for.
+            self._queues[job.lane].remove(job)
+            self._finish(job, "cancelled", error=CancelledError("Stopped."))
+
+    def _finish(
+        self, job: _Job, state: str, *, result: Any = None, error: GptCoreError | None = None
+    ) -> None:
+        job.result, job.error, job.state = result, error, state
+        job.fraction = 1.0 if state == "done" else job.fraction
+        job.ended = time.monotonic()
+        job.finished.set()
 
     def _forget_old(self) -> None:
         now = time.monotonic()
@@ -215,30 +287,55 @@ class Engine:
             del self._jobs[job_id]
         self._slots = {session: job_id for session, job_id in self._slots.items() if job_id in self._jobs}
 
+    # What follows takes the lock itself.
+
+    def _is_unwanted(self, job: _Job) -> bool:
+        """Whether nobody waits for `job` any more. Once it has said so, nobody can join it."""
+        with self._lock:
+            if job.cancelled:
+                return True
+            readers = dict(job.sessions)
+        if any(_is_alive(alive) for alive in readers.values()):
+            return False
+        with self._lock:
+            if job.sessions == readers:  # else somebody came while we asked
+                job.cancelled = True
+            return job.cancelled
+
     def _serve(self, lane: str) -> None:
-        queue = self._queues[lane]
         while True:
             with self._lock:
-                while not queue:
+                while not self._queues[lane] and not self._closed:
                     self._wake[lane].wait()
-                job = queue[0]
+                if not self._queues[lane]:
+                    return
+                job = self._queues[lane].popleft()
+                self._current[lane] = job
             more = self._step(job)
             with self._lock:
-                queue.popleft()
+                self._current[lane] = None
                 if more:
-                    queue.append(job)
+                    self._enqueue(job)
+            del job  # a job that is over must not live on until the next one comes
 
     def _step(self, job: _Job) -> bool:
-        """Run one step of `job`; whether there is more to do."""
-        control = Control(job)
+        """Run one step of `job`; whether there is more to do. Nothing that a task does comes out of here."""
+        control = Control(self, job)
+        job.step_started = time.monotonic()
         try:
+            control.check()
             if job.steps is None:
-                job.started = time.monotonic()
-                control.check()
                 job.state = "running"
                 job.steps = job.task.run(control)
-            control.check()
-            job.items.append(next(job.steps))
+            # In a context of its own: what a task sets between two steps is no other job's business.
+            item = job.context.run(next, job.steps)
+            job.ran, job.step_started = job.seconds(), None
+            if isinstance(item, Move):
+                assert item.lane in LANES
+                job.lane, job.deadline, job.ran = item.lane, item.deadline, 0.0
+                control.report(0.0, "")
+            else:
+                job.items.append(item)
             return True
         except StopIteration as stop:
             self._end(job, "done", result=stop.value)
@@ -250,7 +347,7 @@ class Engine:
             self._end(
                 job, "failed", error=GptCoreError("This needs more memory than is free. Shorten the text.")
             )
-        except Exception as error:  # noqa: BLE001 - the engine outlives any job; the reader gets its kind
+        except BaseException as error:  # noqa: BLE001 - the engine outlives any job; the reader gets its kind
             self._end(
                 job,
                 "failed",
@@ -263,15 +360,17 @@ class Engine:
 
     def _end(self, job: _Job, state: str, *, result: Any = None, error: GptCoreError | None = None) -> None:
         if job.steps is not None:
-            job.steps.close()
+            # A task that fails while it is wound up has failed already.
+            with contextlib.suppress(BaseException):
+                job.context.run(job.steps.close)
         with self._lock:
-            job.result, job.error, job.state = result, error, state
-            job.fraction = 1.0 if state == "done" else job.fraction
-            job.ended = time.monotonic()
-            job.finished.set()
+            self._finish(job, state, result=result, error=error)
 
 
 @functools.cache
 def shared_engine() -> Engine:
     """The engine of this process, started when first asked for."""
-    return Engine()
+    engine = Engine()
+    # A thread in the middle of a forward pass while Python winds up can crash the process.
+    atexit.register(engine.close)
+    return engine

@@ -7,7 +7,8 @@ import copy
 import dataclasses
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,15 +29,13 @@ from gpt_core import capture
 from gpt_core.acquire import acquire_model
 from gpt_core.anatomy import Anatomy, find_anatomy
 from gpt_core.canary import Canary, run_canary
-from gpt_core.catalog import ModelId, find_model
+from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model
 from gpt_core.errors import GptCoreError, ModelLoadError
 from gpt_core.registry import Registry
 
 # Bars on the server's console say nothing to a reader; `Control.report` does.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-#: Names the device on which models are put: cpu, cuda or mps.
-DEVICE_VARIABLE = "GPT_CORE_DEVICE"
 
 
 class Control(Protocol):
@@ -112,9 +111,10 @@ def wrap_network(
     network.requires_grad_(False)
     anatomy = find_anatomy(network)
     vocab_size = anatomy.token_embedding.weight.shape[0]
-    if len(tokenizer) > vocab_size:
+    n_ids = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may have holes
+    if n_ids > vocab_size:
         raise ModelLoadError(
-            f"The tokenizer of {model_id} has {len(tokenizer):,} tokens, but its model only {vocab_size:,} rows. "
+            f"The tokenizer of {model_id} has ids up to {n_ids - 1:,}, but its model only {vocab_size:,} rows. "
             "They do not belong together."
         )
     capture.install(
@@ -123,6 +123,9 @@ def wrap_network(
         token_embedding=anatomy.token_embedding,
         position_embedding=anatomy.position_embedding,
     )
+    # What a configuration asks for by default: what a pass is asked for is said where it is made.
+    for config in {id(c): c for c in (network.config, network.config.get_text_config())}.values():
+        config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     canary, final_norm = run_canary(network, anatomy)
     anatomy = dataclasses.replace(anatomy, final_norm=final_norm)
     plain = copy.deepcopy(tokenizer.backend_tokenizer)
@@ -139,7 +142,7 @@ def wrap_network(
             n_layers=len(anatomy.blocks),
             n_heads=canary.n_heads,
             n_kv_heads=canary.n_kv_heads,
-            d_model=anatomy.token_embedding.weight.shape[1],
+            d_model=canary.d_model,
             d_head=canary.d_head,
             vocab_size=vocab_size,
             context_length=min(context_length or 2048, canary.longest or context_length or 2048),
@@ -147,7 +150,7 @@ def wrap_network(
             position_kind="learned"
             if anatomy.position_embedding is not None
             else "rotary"
-            if anatomy.rotary is not None
+            if anatomy.rotates
             else "other",
         ),
         canary=canary,
@@ -164,13 +167,20 @@ def default_device() -> str:
 def load_model(model_id: str, *, control: Control | None = None) -> LanguageModel:
     """The model that `source:name[@revision]` names, loaded once however many ask.
 
-    Raises InputError (no such model here) and ModelLoadError (it cannot be loaded, with the reason).
+    Raises InputError (no such model here), ModelLoadError (it cannot be loaded, with the reason), MemoryLimitError
+    (it is larger than half of this machine's memory), and what `control` raises.
     """
     entry = find_model(model_id)
     return _models.get_or_make(
         (str(entry.model_id), default_device()),
-        lambda: _load_folder(acquire_model(entry), entry.model_id, control),
+        lambda: _load_folder(acquire_model(entry, max_bytes=_models.capacity), entry.model_id, control),
+        check=None if control is None else control.check,
     )
+
+
+def kept_model(model_id: str) -> LanguageModel | None:
+    """The model of that full id (`source:name@revision`) if it is in memory; loads nothing."""
+    return _models.get((model_id, default_device()))
 
 
 def loaded_models() -> tuple[str, ...]:
@@ -187,7 +197,7 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
     device = default_device()
     try:
         # transformers builds a network on the meta device under a process-wide switch: one load at a time.
-        with _load_lock:
+        with _one_load(control):
             report(0.05, "Reading the tokenizer")
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             _check_causal(config, model_id)
@@ -221,7 +231,18 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
     except GptCoreError:
         raise
     except Exception as error:  # transformers, tokenizers, safetensors and torch each have their own kinds
-        raise ModelLoadError(f"{model_id} cannot be loaded: {_first_line(error)}") from error
+        raise ModelLoadError(f"{model_id} cannot be loaded: {_first_line(error, folder)}") from error
+
+
+@contextmanager
+def _one_load(control: Control | None) -> Iterator[None]:
+    while not _load_lock.acquire(timeout=0.05):
+        if control is not None:
+            control.check()
+    try:
+        yield
+    finally:
+        _load_lock.release()
 
 
 def _check_causal(config: object, model_id: ModelId) -> None:
@@ -238,9 +259,10 @@ def _check_causal(config: object, model_id: ModelId) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:300]
+def _first_line(error: Exception, folder: Path) -> str:
+    """What an error says first, without the place of the folder on this machine."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).replace(str(folder), folder.name)[:300]
 
 
 def _memory_share(share: float) -> int:

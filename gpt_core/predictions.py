@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gpt_core.errors import UnsupportedError
+from gpt_core.errors import InputError, UnsupportedError
 from gpt_core.model import Control, LanguageModel
 from gpt_core.trace import Trace, logits_at, logits_of
 from gpt_core.validation import check_integer
@@ -18,6 +18,8 @@ from gpt_core.validation import check_integer
 _LN2 = float(np.log(2.0))
 #: Bytes of logits that are held at once.
 _CHUNK_BYTES = 32 * 2**20
+#: Rows of logits that are read at once: what they need stays in the processor's cache.
+_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -101,18 +103,19 @@ def next_token(lm: LanguageModel, trace: Trace, *, position: int, k: int = 20) -
     Raises InputError (position or k out of range) and UnsupportedError (logits cannot be rebuilt).
     """
     check_integer("k", k, low=1, high=lm.geometry.vocab_size)
-    logits = torch.from_numpy(logits_at(lm, trace, [position])[0])
-    log_probs = logits.double().log_softmax(dim=-1)
-    best = torch.topk(logits, k)
-    probs = log_probs.exp()
-    top_probs = probs[best.indices]
+    logits = logits_at(lm, trace, [position])[0]
+    exact = logits.astype(np.float64)
+    weights = np.exp(exact - exact.max())
+    total = weights.sum()
+    probs = weights / total
+    best = _largest(logits, k)
     return NextToken(
         position=position,
-        token_ids=best.indices.numpy().copy(),
-        logits=best.values.numpy().copy(),
-        probs=top_probs.float().numpy(),
-        rest=max(0.0, 1.0 - float(top_probs.sum())),
-        entropy=float(_entropy(log_probs)),
+        token_ids=best,
+        logits=logits[best],
+        probs=probs[best].astype(np.float32),
+        rest=max(0.0, 1.0 - float(probs[best].sum())),
+        entropy=float(np.log(total) - probs @ (exact - exact.max())) / _LN2,
     )
 
 
@@ -128,21 +131,18 @@ def position_table(lm: LanguageModel, trace: Trace, *, control: Control | None =
         if control is not None:
             control.check()
             control.report(rows.start / n, f"Position {rows.start} of 0–{n - 1}")
-        logits = torch.from_numpy(logits_at(lm, trace, rows))
-        log_probs = logits.double().log_softmax(dim=-1)
-        best_log_probs = log_probs.max(dim=-1).values
-        predicted[rows.start : rows.stop] = logits.argmax(dim=-1).numpy()
-        predicted_probs[rows.start : rows.stop] = best_log_probs.exp().numpy()
-        entropies[rows.start : rows.stop] = _entropy(log_probs).numpy()
-        came = [row for row in rows if row + 1 < n]
-        if came:
-            index = torch.tensor([row - rows.start for row in came])
-            target = torch.from_numpy(ids[[row + 1 for row in came]])
-            own = log_probs[index, target]
-            after = [row + 1 for row in came]
-            probs[after] = own.exp().numpy()
-            surprisals[after] = (-own / _LN2).numpy()
-            ranks[after] = (1 + (logits[index] > logits[index, target][:, None]).sum(dim=-1)).numpy()
+        here = slice(rows.start, rows.stop)
+        # Nothing comes after the last position; its token is read in the place of what would.
+        read = _read_logits(
+            logits_at(lm, trace, rows), np.append(ids, ids[-1])[rows.start + 1 : rows.stop + 1]
+        )
+        predicted[here], entropies[here] = read.best_ids, read.entropies
+        predicted_probs[here] = np.exp(read.best_log_probs)
+        came = slice(rows.start + 1, min(rows.stop + 1, n))
+        known = slice(0, came.stop - came.start)
+        probs[came] = np.exp(read.log_probs[known])
+        surprisals[came] = -read.log_probs[known] / _LN2
+        ranks[came] = read.ranks[known]
     return PositionTable(
         token_ids=ids,
         predicted_ids=predicted,
@@ -165,6 +165,8 @@ def logit_lens(
     if "lens" in lm.closed_views or norm is None:
         raise UnsupportedError(lm.closed_views.get("lens", "The final norm of this model was not found."))
     columns = range(trace.n_tokens) if positions is None else positions
+    if columns.step != 1:
+        raise InputError(f"The positions must be a block of neighbours. Given: every {columns.step}th.")
     if len(columns) == 0:
         check_integer("number of positions", 0, low=1, high=trace.n_tokens)
     for end in (columns[0], columns[-1]):
@@ -183,13 +185,12 @@ def logit_lens(
                 control.check()
                 control.report(done / n_rows, f"Reading depth {row} of 0–{n_rows - 1}")
             here = slice(part.start, part.stop)
-            logits = torch.from_numpy(logits_of(lm, normed[here]))
-            log_probs = logits.log_softmax(dim=-1)
-            token_ids[row, here] = logits.argmax(dim=-1).numpy()
-            probs[row, here] = log_probs.max(dim=-1).values.exp().numpy()
-            entropies[row, here] = _entropy(log_probs).numpy()
-            final = torch.from_numpy(token_ids[-1, here].copy())
-            final_ranks[row, here] = (1 + (logits > logits.gather(1, final[:, None])).sum(dim=-1)).numpy()
+            logits = logits_of(lm, normed[here])
+            final = logits.argmax(axis=-1) if row == n_rows - 1 else token_ids[-1, here]
+            read = _read_logits(logits, final)
+            token_ids[row, here], entropies[row, here] = read.best_ids, read.entropies
+            probs[row, here] = np.exp(read.best_log_probs)
+            final_ranks[row, here] = read.ranks
     return LogitLens(
         positions=tuple(columns),
         token_ids=token_ids,
@@ -199,10 +200,59 @@ def logit_lens(
     )
 
 
-def _entropy(log_probs: torch.Tensor) -> torch.Tensor:
-    """Entropy in bits over the last axis of log probabilities (nats)."""
-    entropy: torch.Tensor = torch.special.entr(log_probs.exp()).sum(dim=-1) / _LN2
-    return entropy
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Reading:
+    """What rows of logits say: `(n,)` each; log probabilities in nats, float64."""
+
+    best_ids: np.ndarray
+    best_log_probs: np.ndarray
+    log_probs: np.ndarray
+    ranks: np.ndarray
+    entropies: np.ndarray
+
+
+def _read_logits(logits: np.ndarray, token_ids: np.ndarray) -> _Reading:
+    """Read logits `(n, vocab_size)`: the best token, `token_ids` (n,), and the entropy in bits.
+
+    With shifted = logits - best and z = Σ exp(shifted): log p = shifted - log z, and the entropy is
+    log z - Σ exp(shifted)·shifted / z. NumPy's sums are pairwise, so that float32 is exact to 1e-6 here; torch's
+    float32 log_softmax is not, and its float64 one takes ten times as long.
+    """
+    n = len(logits)
+    best_ids, ranks = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    best_log_probs, log_probs, entropies = (np.empty(n, dtype=np.float64) for _ in range(3))
+    for start in range(0, n, _ROWS):
+        rows = slice(start, start + _ROWS)
+        block = logits[rows]
+        best = block.argmax(axis=-1)
+        top = np.take_along_axis(block, best[:, None], axis=1)
+        own = np.take_along_axis(block, token_ids[rows, None], axis=1)
+        shifted = block - top
+        weights = np.exp(shifted)
+        z = weights.sum(axis=-1)
+        log_z = np.log(z, dtype=np.float64)
+        np.multiply(weights, shifted, out=weights)
+        best_ids[rows] = best
+        best_log_probs[rows] = -log_z
+        log_probs[rows] = (own - top)[:, 0] - log_z
+        ranks[rows] = 1 + np.count_nonzero(block > own, axis=-1)
+        entropies[rows] = np.maximum(0.0, log_z - weights.sum(axis=-1) / z) / _LN2
+    return _Reading(
+        best_ids=best_ids,
+        best_log_probs=best_log_probs,
+        log_probs=log_probs,
+        ranks=ranks,
+        entropies=entropies,
+    )
+
+
+def _largest(logits: np.ndarray, k: int) -> np.ndarray:
+    """The ids of the `k` largest of `logits` (vocab_size,), largest first, equal ones by id: int64."""
+    least = np.partition(logits, len(logits) - k)[len(logits) - k]
+    candidates = np.flatnonzero(logits >= least)
+    order = np.argsort(-logits[candidates], kind="stable")[:k]
+    largest: np.ndarray = candidates[order].astype(np.int64)
+    return largest
 
 
 def _chunks(n: int, vocab_size: int) -> Iterator[range]:

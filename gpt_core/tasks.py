@@ -10,8 +10,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt_core.decoding import BeamSettings, GenerationSettings
-from gpt_core.engine import Control
+from gpt_core.engine import Control, Move
 from gpt_core.few_shot import FewShotExample, FewShotTask
+
+#: Seconds that a model may take to load.
+LOAD_SECONDS = 900.0
 
 if TYPE_CHECKING:
     from gpt_core.model import LanguageModel
@@ -34,17 +37,23 @@ class ModelTask:
 
     def run(self, control: Control) -> Generator[Any, None, Any]:
         """One step: the result of `work`."""
-        return self.work(self._load(control), control)
-        yield
+        lm = yield from self._find_model(control)
+        return self.work(lm, control)
 
     def work(self, lm: LanguageModel, control: Control) -> Any:
         """What to do with the model."""
         raise AssertionError(f"{type(self).__name__} does not say what it does")
 
-    def _load(self, control: Control) -> LanguageModel:
-        from gpt_core.model import load_model
+    def _find_model(self, control: Control) -> Generator[Any, None, LanguageModel]:
+        """The model, loaded in its own lane where it is not in memory: nobody's forward pass waits for that."""
+        from gpt_core.model import kept_model, load_model
 
-        return load_model(self.model, control=control)
+        lm = kept_model(self.model)
+        if lm is None:
+            yield Move(lane="load", deadline=LOAD_SECONDS)
+            lm = load_model(self.model, control=control)
+            yield Move(lane=self.lane, deadline=self.deadline)
+        return lm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +61,7 @@ class LoadTask(ModelTask):
     """Bring a model into memory. Result: its full id."""
 
     lane: ClassVar[str] = "load"
-    deadline: ClassVar[float] = 900.0
+    deadline: ClassVar[float] = LOAD_SECONDS
 
     def work(self, lm: LanguageModel, control: Control) -> str:
         """Nothing more than loading."""
@@ -132,7 +141,7 @@ class GenerateTask(ModelTask):
         from gpt_core.generation import generate_tokens
         from gpt_core.recipes import sequence_settings
 
-        lm = self._load(control)
+        lm = yield from self._find_model(control)
         runs = sequence_settings(self.settings, self.n_sequences)
         total = len(runs) * self.settings.max_new_tokens
         for sequence, settings in enumerate(runs):

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 #: Bytes of traces that are kept; the largest single trace may take half of it.
 TRACE_BYTES_VARIABLE = "GPT_CORE_TRACE_BYTES"
+#: Most bytes of logits that are asked for at once.
+MAX_LOGITS_BYTES = 2**30
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True, weakref_slot=True)
 class Trace:
     """What one pass left. Tensors on the CPU in float32, without batch axis; nobody changes them."""
 
@@ -46,7 +48,8 @@ class Trace:
     attention: tuple[LayerCapture, ...]
     """Per layer, q, k, v, scaling and mask; empty where the model does not let them be recorded."""
     block_arguments: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
-    """Per block, what it was given besides the hidden state (mask, positions)."""
+    """Per block, what it was given besides the hidden state (mask, positions), where it was given it: on the model's
+    device, with batch axis."""
 
     @property
     def n_tokens(self) -> int:
@@ -83,12 +86,14 @@ def trace_tokens(lm: LanguageModel, token_ids: Sequence[int], *, control: Contro
     """The Trace of `token_ids`: one forward pass, or the kept one if these ids were traced before.
 
     Raises InputError (no token, id out of range), ContextLengthError (more tokens than the context holds),
-    MemoryLimitError (the trace would be larger than half the store), CancelledError.
+    MemoryLimitError (the pass or the trace would take more than half the store), and what `control` raises.
     """
     ids = check_token_ids(lm, token_ids)
     _admit(lm, len(ids))
     key = (str(lm.model_id), str(lm.device), ids)
-    return _traces.get_or_make(key, lambda: _run(lm, ids, control))
+    return _traces.get_or_make(
+        key, lambda: _run(lm, ids, control), check=None if control is None else control.check
+    )
 
 
 def kept_trace(lm: LanguageModel, token_ids: Sequence[int]) -> Trace | None:
@@ -115,13 +120,25 @@ def logits_at(lm: LanguageModel, trace: Trace, positions: Sequence[int]) -> np.n
 
     Raises InputError (position out of range) and UnsupportedError (the head cannot be applied exactly).
     """
+    assert trace.model_id == str(lm.model_id), "a trace is read with the model that made it"
     return logits_of(lm, trace.final[_rows(trace, positions)])
 
 
 def logits_of(lm: LanguageModel, hidden: torch.Tensor) -> np.ndarray:
-    """Logits `(n, vocab_size)` of vectors `(n, d_model)` that the final norm has already been applied to."""
+    """Logits `(n, vocab_size)` of vectors `(n, d_model)` that the final norm has already been applied to.
+
+    Raises UnsupportedError as `logits_at` does, and MemoryLimitError beyond MAX_LOGITS_BYTES.
+    """
     if "logits" in lm.closed_views:
         raise UnsupportedError(lm.closed_views["logits"])
+    n_rows, vocab_size = hidden.shape[0], lm.geometry.vocab_size
+    if n_rows * vocab_size * 4 > MAX_LOGITS_BYTES:
+        raise MemoryLimitError(
+            f"Logits must take at most {MAX_LOGITS_BYTES / 2**20:,.0f} MiB of memory at once: "
+            f"{MAX_LOGITS_BYTES // (4 * vocab_size):,} positions of {lm.model_id.name}. Given: {n_rows:,}."
+        )
+    if n_rows == 0:
+        return np.zeros((0, vocab_size), dtype=np.float32)
     return apply_head(lm.network, hidden.to(lm.device)).float().cpu().numpy()
 
 
@@ -163,20 +180,37 @@ def _to_cpu(layer: LayerCapture) -> LayerCapture:
 
 
 def estimated_bytes(lm: LanguageModel, n_tokens: int) -> int:
-    """Bytes that a Trace of `n_tokens` takes, masks left out."""
+    """Bytes that a Trace of `n_tokens` takes, about."""
     g = lm.geometry
-    per_token = (g.n_layers + 4) * g.d_model + g.n_layers * (g.n_heads + 2 * g.n_kv_heads) * g.d_head
-    return 4 * per_token * n_tokens
+    per_token = (g.n_layers + 4) * g.d_model
+    if "attention" not in lm.closed_views:
+        per_token += g.n_layers * (g.n_heads + 2 * g.n_kv_heads) * g.d_head
+    # Only where some layer has a window does a mask exist: one, boolean, for all of them.
+    return 4 * per_token * n_tokens + (n_tokens**2 if lm.canary.window else 0)
+
+
+def _pass_bytes(lm: LanguageModel, n_tokens: int) -> int:
+    """Bytes that a pass takes besides, at its height: the scores of one layer where attention is not SDPA's."""
+    return 3 * 4 * lm.geometry.n_heads * n_tokens**2 if "attention" in lm.closed_views else 0
 
 
 def _admit(lm: LanguageModel, n_tokens: int) -> None:
     limit = _traces.capacity // 2
-    needed = estimated_bytes(lm, n_tokens)
+    needed = estimated_bytes(lm, n_tokens) + _pass_bytes(lm, n_tokens)
     if needed > limit:
         raise MemoryLimitError(
             f"Looking at {n_tokens:,} tokens of {lm.model_id.name} must take at most {limit / 2**20:,.0f} MiB of "
             f"memory. Needed: {needed / 2**20:,.0f} MiB. Shorten the text, or set {TRACE_BYTES_VARIABLE} higher."
         )
+
+
+def _store_bytes() -> int:
+    named = os.environ.get(TRACE_BYTES_VARIABLE, "")
+    if named and not (named.isascii() and named.isdigit() and int(named) > 0):
+        raise ValueError(
+            f"{TRACE_BYTES_VARIABLE} must be a whole number of bytes, 1 or more. Given: {named!r}."
+        )
+    return int(named or 2**30)
 
 
 def _tensors_in(values: Sequence[Any]) -> list[torch.Tensor]:
@@ -190,5 +224,5 @@ def _tensors_in(values: Sequence[Any]) -> list[torch.Tensor]:
 
 
 _traces: Registry[tuple[str, str, tuple[int, ...]], Trace] = Registry(
-    int(os.environ.get(TRACE_BYTES_VARIABLE) or 2**30), lambda trace: trace.n_bytes
+    _store_bytes(), lambda trace: trace.n_bytes
 )
