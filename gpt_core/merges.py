@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt_core.errors import UnsupportedError
-from gpt_core.tokenizer import Tokenization, encode, tokenize_text
+from gpt_core.tokenizer import Tokenization, tokenize_text
 from gpt_core.visible import show_bytes, show_text
 from gpt_core.vocabulary import PerModel, PieceCode, piece_code
 
@@ -110,13 +110,12 @@ def bpe_merges(lm: LanguageModel, text: str, *, special_tokens: bool = True) -> 
             "This tokenizer leaves out merges at random (dropout), so there is no one order to show."
         )
     tokenization = tokenize_text(lm, text, special_tokens=special_tokens)
-    word_ids = encode(lm, tokenization.text, special_tokens=special_tokens).word_ids
     code = piece_code(lm)
     ranks = _ranks.get(lm)
     replayed: dict[tuple[str, ...], tuple[MergeStep, ...]] = {}
     words = []
     positions = [i for i, kind in enumerate(tokenization.kinds) if kind != "template"]
-    for _, group in itertools.groupby(positions, key=lambda i: word_ids[i]):
+    for _, group in itertools.groupby(positions, key=lambda i: tokenization.words[i]):
         tokens = list(group)
         words.append(_word(lm, code, tokenization, tokens, ranks, replayed))
     return tuple(words)
@@ -142,7 +141,7 @@ def _word(
     steps: tuple[MergeStep, ...] = ()
     if not whole:
         if symbols not in replayed:
-            replayed[symbols] = _replay(symbols, ranks)
+            replayed[symbols] = replay_merges(symbols, ranks)
         steps = replayed[symbols]
     word = WordMerges(
         start=tokenization.offsets[tokens[0]][0],
@@ -194,7 +193,7 @@ def _initial_symbols(
     return tuple(symbols), tuple(known[place] for place in range(len(symbols)))
 
 
-def _replay(
+def replay_merges(
     symbols: tuple[str, ...], ranks: Mapping[tuple[str, str], tuple[int, str]]
 ) -> tuple[MergeStep, ...]:
     """The steps, by a queue of candidate pairs ordered by rank, then from left to right.

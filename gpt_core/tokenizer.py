@@ -85,6 +85,9 @@ class Tokenization:
     """`(n_tokens,)` visible labels: ␣ space, ⏎ newline, <E2 82> part of a character."""
     kinds: tuple[TokenKind, ...]
     """`(n_tokens,)` where each token comes from."""
+    words: tuple[int, ...]
+    """`(n_tokens,)` 0, 1, 2 …: tokens with the same number were made of one word, as the tokenizer cuts texts into
+    words; -1 for a template token."""
     groups: tuple[int, ...]
     """`(n_tokens,)` 0, 1, 2 …: tokens with the same number share what a reader sees as one character."""
     group_texts: tuple[str, ...]
@@ -101,6 +104,7 @@ class Tokenization:
                 self.source_offsets,
                 self.labels,
                 self.kinds,
+                self.words,
                 self.groups,
             )
         )
@@ -132,7 +136,7 @@ def tokenize_text(lm: LanguageModel, text: str, *, special_tokens: bool = True) 
     UnsupportedError (the tokenizer leaves out part of a character, so that its tokens add up to no text).
     """
     source, n_replaced = replace_surrogates(check_text(text))
-    encoding = encode(lm, source, special_tokens=special_tokens)
+    encoding = _encode(lm, source, special_tokens=special_tokens)
     code = piece_code(lm)
     backend = lm.tokenizer.backend_tokenizer
     pieces = tuple(backend.id_to_token(i) or "" for i in encoding.ids)
@@ -176,6 +180,7 @@ def tokenize_text(lm: LanguageModel, text: str, *, special_tokens: bool = True) 
             for kind, data, piece in zip(kinds, token_bytes, pieces, strict=True)
         ),
         kinds=kinds,
+        words=tuple(-1 if word is None else word for word in encoding.word_ids),
         groups=groups,
         group_texts=group_texts,
     )
@@ -210,7 +215,7 @@ def compare_variants(lm: LanguageModel, text: str) -> tuple[Variant, ...]:
     )
 
 
-def encode(lm: LanguageModel, text: str, *, special_tokens: bool) -> Encoding:
+def _encode(lm: LanguageModel, text: str, *, special_tokens: bool) -> Encoding:
     """The tokenizer's own answer for the whole of a `text` without surrogates."""
     backend = lm.tokenizer.backend_tokenizer if special_tokens else lm.plain_tokenizer
     encoding = backend.encode(text)
