@@ -10,17 +10,17 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def neutralise_cell(text: str) -> str:
-    """`text`, with an apostrophe in front where a spreadsheet would run it."""
+    """`text`, with an apostrophe in front where a spreadsheet would run it; a lone surrogate becomes "?"."""
+    text = text.encode("utf-8", errors="replace").decode()
     return "'" + text if text.startswith(_FORMULA_STARTS) else text
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
     """`frame` without its index as CSV in UTF-8, every string in it and in its header neutralised.
 
-    Starts with a byte order mark, without which Excel takes UTF-8 for another encoding. Numbers stay numbers, and a
-    lone surrogate becomes a question mark.
+    Starts with a byte order mark, without which Excel takes UTF-8 for another encoding. Numbers stay numbers.
     """
     safe = frame.rename(columns=lambda name: neutralise_cell(str(name))).map(
         lambda cell: neutralise_cell(cell) if isinstance(cell, str) else cell
     )
-    return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode("utf-8-sig", errors="replace")
+    return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode("utf-8-sig")

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
@@ -20,6 +20,7 @@ def unpack(payload: bytes) -> tuple[dict[str, object], np.ndarray]:
     return json.loads(payload[12 : 12 + n_text]), np.frombuffer(payload[start:], dtype="<f4")
 
 
+@settings(deadline=None)
 @given(labels=st.lists(st.text(), max_size=8), seed=st.integers(0, 9))
 def test_what_is_packed_comes_out(labels: list[str], seed: int) -> None:
     values = np.random.default_rng(seed).random(len(labels)).astype(np.float32)
