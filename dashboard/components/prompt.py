@@ -13,15 +13,24 @@ from gpt_core.validation import check_text
 KEY = "prompt"
 #: The notebook's sentence: fifteen tokens, one word of them misspelt.
 DEFAULT = "The CS123 class was very intresting. I learned a lot."
+#: The notebook's sentences, for every model.
 EXAMPLES = (
     DEFAULT,
     "Agney loves to train DL models",
     "Hello World. This is Agney",
     "Hello, I am Agney and I am a Software Developer at",
+)
+#: The model in the box has read stories for children; models of the world's text know more.
+STORY_EXAMPLES = (
     "Once upon a time, there was a little girl named",
-    "When Tom and Mary went to the park, Tom gave a ball to",
     "The cat sat on the mat. The cat sat on the",
-    "The capital of France is Paris. The capital of Spain is",
+    "One day, a fox and a hen met in the forest. The hen said",
+)
+WORLD_EXAMPLES = (
+    "When Mary and John went to the store, John gave a drink to",
+    "The cat sat on the mat. The cat sat on the",
+    "The capital of France is Paris. The capital of Japan is",
+    "def fibonacci(n):\n    if n < 2:\n        return",
 )
 MAX_HISTORY = 50
 
@@ -79,7 +88,7 @@ def draw() -> None:
         )
     st.selectbox(
         "Examples",
-        EXAMPLES,
+        (*(STORY_EXAMPLES if _in_the_box() else WORLD_EXAMPLES), *EXAMPLES),
         index=None,
         key="prompt_example",
         placeholder="Choose an example",
@@ -163,6 +172,10 @@ def require() -> Inputs:
         token_ids=tokens.token_ids,
         labels=tokens.labels,
     )
+
+
+def _in_the_box() -> bool:
+    return str(st.session_state.get(model_picker.KEY) or "").startswith("bundled:")
 
 
 def _replace(text: str) -> None:

@@ -23,7 +23,14 @@ Text: My day has been really great!
 Sentiment: Positive
 ###
 Text: This new music video was so bad.
-Sentiment:""", top_k=2, temperature=0.1, max_length=55)[0]['generated_text'])'''
+Sentiment:""", top_k=2, temperature=0.1, max_length=55)[0]['generated_text'])
+
+print(generator("""Question/Answering
+C: Google was founded in 1998 ...
+A: """, top_k=2, max_length=250, temperature=0.7)[0]['generated_text'])
+
+print(generator(f""" Summarise:\\n{to_summarise}\\nTL:DR:""",
+                max_length=512, top_k=3, temperature=0.5, no_repeat_ngram_size=3)[0]['generated_text'])'''
 
 st.title("Few-Shot")
 st.markdown(

@@ -106,6 +106,10 @@ st.dataframe(
     },
 )
 st.caption(
+    "Top-p is not “the top p % of confidences”, as the notebook says: it keeps the smallest set of most probable "
+    "tokens whose probabilities add up to at least p, which may be one token or thousands."
+)
+st.caption(
     "In this order, as `generate` runs them; the Generation page draws from the last row, by the same function."
 )
 
@@ -118,8 +122,8 @@ table = job.run(
 predicted_labels = cache.labels(inputs.model, tuple(int(i) for i in table.predicted_ids))
 st.caption(
     "The text, coloured by surprisal (bits): how unexpected each token was, −log₂ of the probability that the model "
-    "gave it. Darker is more surprising; the first token was not predicted. Click a token to see above what comes "
-    "after it."
+    "gave it. The stronger the colour, the more surprising; the first token was not predicted. Click a token to see "
+    "above what comes after it."
 )
 token_strip(
     inputs.labels,

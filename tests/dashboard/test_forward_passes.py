@@ -61,3 +61,14 @@ def test_a_link_generates_nothing(passes: list[int]) -> None:
     at.button(key="generation_start").click()
     at.run()
     assert errors(at) == []
+
+
+def test_the_walk_runs_on_request_and_each_block_once(passes: list[int]) -> None:
+    at = open_page("embeddings", prompt=TEXT + " Walked.")
+    assert len(passes) == 1
+    at.button(key="embeddings_walk").click()
+    settle(at.run())
+    assert errors(at) == []
+    assert len(passes) == 2
+    settle(at.run())
+    assert len(passes) == 2
