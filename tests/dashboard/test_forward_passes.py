@@ -1,5 +1,6 @@
 """One forward pass for each distinct text, however many pages and readers look at it."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -55,12 +56,17 @@ def test_few_shot_passes_once_for_each_prompt(passes: list[int]) -> None:
     assert passes == first
 
 
-def test_a_link_generates_nothing(passes: list[int]) -> None:
-    at = open_page("generation", prompt=TEXT, generation_max_new_tokens="5")
+def test_a_link_generates_nothing(passes: list[int], bundled: LanguageModel) -> None:
+    n_tokens = len(bundled.tokenizer.backend_tokenizer.encode(TEXT).ids)
+    at = open_page("generation", prompt=TEXT, generation_max_new_tokens="5", generation_mode="Greedy")
     assert passes == []
     at.button(key="generation_start").click()
     at.run()
+    while not at.button(key="generation_stop").disabled:
+        time.sleep(0.05)
+        at.run()
     assert errors(at) == []
+    assert passes == [n_tokens, 1, 1, 1, 1]
 
 
 def test_the_walk_runs_on_request_and_each_block_once(passes: list[int]) -> None:
