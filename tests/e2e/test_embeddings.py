@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Page
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from transformers import AutoModelForCausalLM
 
 from gpt_core.catalog import BUNDLED_FOLDER
@@ -31,11 +33,16 @@ def plot(page: Page, key: str, what: str) -> Any:
 
 
 def choose(page: Page, key: str, text: str) -> None:
-    """Type into a list, and take what it finds."""
+    """Choose the entry that begins with `text`. A list closes when the page moves under it, so it is moved first."""
     field = page.locator(f".st-key-{key} input")
-    field.fill(text)
-    page.wait_for_timeout(200)
-    field.press("Enter")
+    field.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    entry = page.get_by_role("option", name=re.compile("^" + re.escape(text))).first
+    for _ in range(10):
+        field.click()
+        with suppress(PlaywrightTimeoutError):
+            entry.click(timeout=2000)
+            break
     wait_until_idle(page)
 
 
