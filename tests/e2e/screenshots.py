@@ -36,6 +36,13 @@ WINDOWS = {"desktop": DESKTOP, "phone": PHONE}
 THEMES = ("light", "dark")
 README_FOLDER = ROOT / "dashboard" / "screenshots"
 HIGHEST = 8000
+# What is looked at where the default would say less.
+QUERIES = {
+    "attention": "?prompt=The+cat+sat+on+the+mat.+The+cat+sat+on+the&attention_layer=5&attention_head=4",
+    "predictions": "?prompt=Once+upon+a+time,+there+was+a+little+girl+named&predictions_temperature=0.7"
+    "&predictions_top_k=8",
+    "generation": "?prompt=Once+upon+a+time,+there+was&generation_n_sequences=2&generation_temperature=0.7",
+}
 
 
 def picture(page: Page, *, whole: bool) -> bytes:
@@ -71,7 +78,13 @@ def take(
     page = context.new_page()
     seen = observe(page)
     written = len(server.log_text())
-    visit(page, server, PAGES[name])
+    visit(page, server, f"{PAGES[name]}{QUERIES.get(name, '')}")
+    start = page.locator(f".st-key-{name}_start button")
+    if start.count():
+        start.click()
+        page.locator(f".st-key-{name}_stop button:disabled").wait_for()
+        wait_until_idle(page)
+        page.mouse.move(0, 0)
     png = picture(page, whole=whole)
     context.close()
     return png, seen.errors + server.tracebacks(since=written)
