@@ -164,8 +164,7 @@ def embeddings_snippet(model: str, text: str, token_ids: tuple[int, ...], token_
     from gpt_core.catalog import load_name
     from gpt_core.snippets.embeddings import embeddings_snippet as compose
 
-    trace = _trace(model, token_ids)
-    return compose(_model(model), trace, name=load_name(model), text=text, token_id=token_id)
+    return compose(_model(model), token_ids, name=load_name(model), text=text, token_id=token_id)
 
 
 @_kept(64)

@@ -51,7 +51,9 @@ def rotary_angles(lm: LanguageModel, n_tokens: int) -> tuple[RotaryAngles, ...]:
     """
     check_integer("n_tokens", n_tokens, low=1, high=lm.geometry.context_length)
     found: list[RotaryAngles] = []
-    for module, kind in _rotary_modules(lm.anatomy.decoder):
+    # Falcon builds its rotary module even where it uses ALiBi instead (arXiv:2108.12409).
+    unused = bool(getattr(lm.network.config, "alibi", False))
+    for module, kind in () if unused else _rotary_modules(lm.anatomy.decoder):
         angles = _angles(copy.deepcopy(module), kind, n_tokens)
         if not any(np.array_equal(angles.frequencies, other.frequencies) for other in found):
             found.append(angles)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import torch
 
 if TYPE_CHECKING:
     from gpt_core.model import LanguageModel
-    from gpt_core.trace import Trace
 
 
 def embeddings_snippet(
-    lm: LanguageModel, trace: Trace, *, name: str, text: str, token_id: int, k: int = 20
+    lm: LanguageModel, token_ids: Sequence[int], *, name: str, text: str, token_id: int, k: int = 20
 ) -> str:
     """A program of plain transformers that prints the vectors of `text`, the neighbours of `token_id`, the walk's
     largest difference and the number of parameters. `name` is what `from_pretrained` takes.
 
-    A model with a plain position table is walked through as in the notebook; any other with what its own forward
-    pass gives to each block.
+    GPT-2 is walked through as in the notebook; any other model with what its own forward pass gives to each block.
     """
-    ids = list(trace.token_ids)
+    ids = list(token_ids)
     # A template, or a special token read as plain text, would make other ids of the text.
     as_typed = lm.tokenizer(text)["input_ids"] == ids
     encoded = (
@@ -30,7 +27,7 @@ def embeddings_snippet(
     )
     paths = {id(module): path for path, module in lm.network.named_modules()}
     anatomy = lm.anatomy
-    notebook = type(anatomy.position_embedding) is torch.nn.Embedding and _needs_no_mask(trace)
+    notebook = lm.network.config.model_type == "gpt2"
     norm = paths.get(id(anatomy.final_norm))
     parts = {
         "tokens": paths[id(anatomy.token_embedding)],
@@ -42,15 +39,6 @@ def embeddings_snippet(
         _HEAD.format(name=name, encoded=encoded)
         + (_NOTEBOOK_WALK if notebook else _HOOKED_WALK).format(**parts)
         + _TAIL.format(token_id=token_id, k=k)
-    )
-
-
-def _needs_no_mask(trace: Trace) -> bool:
-    """Whether the recorded pass gave its blocks no mask, so that a call by hand needs none either."""
-    return not any(
-        isinstance(value, torch.Tensor) and value.dim() == 4
-        for args, kwargs in trace.block_arguments
-        for value in (*args, *kwargs.values())
     )
 
 
@@ -101,7 +89,8 @@ with torch.inference_mode():
 
     for module, (args, kwargs) in zip(model.{blocks}, given):
         kwargs.pop("hidden_states", None)
-        in_ip = module(in_ip, *args[1:], **kwargs){norm}
+        in_ip = module(in_ip, *args[1:], **kwargs)
+        in_ip = in_ip[0] if isinstance(in_ip, tuple) else in_ip{norm}
 """
 
 _TAIL = """\

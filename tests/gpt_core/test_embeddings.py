@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt_core.catalog import ModelId, list_models
+from gpt_core.catalog import BUNDLED_FOLDER, ModelId, list_models
 from gpt_core.embeddings import (
     SPACES,
     Walk,
@@ -386,6 +386,41 @@ def test_without_a_proved_norm_there_is_no_walk(bundled: LanguageModel) -> None:
     closed = dataclasses.replace(bundled, closed_views={"walk": "No norm here."})
     with pytest.raises(UnsupportedError, match="No norm here"):
         walk_blocks(closed, trace_text(bundled, TEXT))
+
+
+# --- what the page says about the notebook's lines ------------------------------------------------------------------
+
+
+def plain_gpt2(attention: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        BUNDLED_FOLDER, dtype=torch.float32, attn_implementation=attention
+    ).eval()
+
+
+def test_the_notebooks_line_stops_with_an_index_error() -> None:
+    model = plain_gpt2("sdpa")
+    with torch.inference_mode():
+        in_ip = model.transformer.wte(torch.tensor([IDS])) + model.transformer.wpe(
+            torch.arange(len(IDS))[None]
+        )
+        in_ip = model.transformer.h[0](in_ip)[0]
+        assert in_ip.shape == (len(IDS), 192)  # the batch is gone
+        with pytest.raises(IndexError):
+            model.transformer.h[1](in_ip)
+
+
+@pytest.mark.parametrize(("attention", "arrives"), [("sdpa", True), ("eager", False)])
+def test_todays_line_needs_an_attention_that_is_causal_by_itself(attention: str, arrives: bool) -> None:
+    model = plain_gpt2(attention)
+    with torch.inference_mode():
+        in_ip = model.transformer.wte(torch.tensor([IDS])) + model.transformer.wpe(
+            torch.arange(len(IDS))[None]
+        )
+        for module in model.transformer.h:
+            in_ip = module(in_ip)
+        in_ip = model.transformer.ln_f(in_ip)
+        last = model(torch.tensor([IDS]), output_hidden_states=True).hidden_states[-1]
+    assert (largest(in_ip - last) < 1e-4) == arrives
 
 
 # --- the notebook's numbers ------------------------------------------------------------------------------------------

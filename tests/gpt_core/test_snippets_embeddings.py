@@ -35,7 +35,7 @@ def run_program(program: str) -> tuple[dict[str, Any], str]:
 def check(lm: LanguageModel, folder: str, text: str, *, special_tokens: bool = True) -> str:
     ids = tokenize_text(lm, text, special_tokens=special_tokens).token_ids
     trace = trace_tokens(lm, ids)
-    program = embeddings_snippet(lm, trace, name=folder, text=text, token_id=ids[0], k=5)
+    program = embeddings_snippet(lm, ids, name=folder, text=text, token_id=ids[0], k=5)
     names, printed = run_program(program)
     found = input_embeddings(lm, trace)
     assert tuple(names["encoded"][0].tolist()) == ids
@@ -65,7 +65,9 @@ def test_a_special_token_read_as_plain_text(bundled: LanguageModel) -> None:
     assert "encoded = torch.tensor([[64, 27," in program
 
 
-@pytest.mark.parametrize("architecture", ["llama", "opt", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize(
+    "architecture", ["llama", "opt", "gemma2", "gpt_neox", "mistral", "bloom", "gpt_neo"]
+)
 def test_models_that_are_no_gpt2(architecture: str, tmp_path: Path, gpt2_tokenizer: Any) -> None:
     network = make_network(architecture)
     network.save_pretrained(tmp_path)
