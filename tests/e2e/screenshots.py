@@ -82,9 +82,11 @@ def take(
     start = page.locator(f".st-key-{name}_start button")
     if start.count():
         start.click()
-        page.locator(f".st-key-{name}_stop button:disabled").wait_for()
+        page.locator("[class*=_sequence_0]").first.wait_for()
+        page.locator(f".st-key-{name}_stop button:disabled").wait_for(timeout=120_000)
         wait_until_idle(page)
         page.mouse.move(0, 0)
+        page.locator("[data-testid=stMain]").evaluate("main => main.scrollTo(0, 0)")
     png = picture(page, whole=whole)
     context.close()
     return png, seen.errors + server.tracebacks(since=written)
