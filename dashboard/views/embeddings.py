@@ -224,9 +224,9 @@ with new_column:
     )
 st.caption(
     "A block of GPT-2 used to return a tuple, whose first item was the hidden state. Now it returns the hidden state "
-    "itself, of shape (1, tokens, dimensions): [0] would take the text out of its batch, and the second block stops with an "
-    "IndexError. A block that is called by hand gets no mask; transformers' default attention (SDPA) is then causal "
-    "by itself, while `eager` would let each token see those that follow it."
+    "itself, of shape (1, tokens, dimensions): [0] would take the text out of its batch, and the second block stops "
+    "with an IndexError. A block that is called by hand gets no mask; transformers' default attention (SDPA) is then "
+    "causal by itself, while `eager` would let each token see those that follow it."
 )
 walk_box = st.container()
 
