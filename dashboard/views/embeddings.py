@@ -295,9 +295,9 @@ st.dataframe(
     },
 )
 st.caption(
-    "Parameters are counted from the architecture, shared matrices once. GPT-2's report stated its smaller models too "
-    "low, as its authors later said; GPT-3's weights are not public, so its count is that of GPT-2's layout at its "
-    "sizes. The notebook's 1.5B is gpt2-xl."
+    "Parameters are counted from the architecture, shared matrices once. GPT-2's report states them too low, as its "
+    "authors later said; GPT-3's weights are not public, so its count is that of GPT-2's layout at its sizes. The "
+    "notebook's 1.5B is gpt2-xl."
 )
 
 show_sources(
