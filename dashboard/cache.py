@@ -104,6 +104,12 @@ def special_token_in(model: str, text: str) -> str:
     return next((name for name in _model(model).tokenizer.all_special_tokens if name and name in text), "")
 
 
+def start_token(model: str) -> str:
+    """The special token that begins a text, such as <|endoftext|> for GPT-2; empty where there is none."""
+    tokenizer = _model(model).tokenizer
+    return str(tokenizer.bos_token or tokenizer.eos_token or "")
+
+
 @_kept(64)
 def merges(model: str, text: str, special_tokens: bool) -> tuple[WordMerges, ...]:
     """`merges.bpe_merges`."""

@@ -37,7 +37,7 @@ def restore(key: str, default: T, read: Callable[[str], T | None], *, allowed: s
 
 def publish(key: str, text: str | None) -> bool:
     """Write `text` to the address under `key`; nothing where it is None or too long. Whether it is there."""
-    fits = text is not None and len(text.encode("utf-8", "replace")) <= MAX_LINK_BYTES
+    fits = text is not None and len(quote_plus(text, errors="replace")) <= MAX_LINK_BYTES
     if fits and text is not None:
         text = text.encode("utf-8", "replace").decode()
         if st.query_params.get_all(key) != [text]:

@@ -96,7 +96,7 @@ def draw() -> None:
     )
     if not link.publish(KEY, current()):
         st.caption(
-            f":material/link_off: This prompt is longer than {link.MAX_LINK_BYTES:,} bytes, so the address does not "
+            f":material/link_off: This prompt takes more than {link.MAX_LINK_BYTES:,} bytes in an address, which does not "
             "carry it."
         )
 
@@ -136,6 +136,14 @@ def require() -> Inputs:
     text = current()
     if text == "":
         st.info("Type a prompt in the sidebar, or choose an example there.", icon=":material/edit:")
+        start = cache.start_token(model)
+        if start:
+            st.button(
+                "Start from the token that begins a text",
+                key="prompt_start",
+                on_click=_replace,
+                args=(start,),
+            )
         st.stop()
     try:
         tokens = cache.tokenization(model, check_text(text), special_tokens())

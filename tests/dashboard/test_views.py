@@ -1,10 +1,15 @@
 """Every page, through the router, with what readers and links can bring."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from gpt_core.engine import shared_engine
 from gpt_core.model import LanguageModel
 from gpt_core.validation import MAX_CHARACTERS
+from tests.conftest import make_network
 from tests.dashboard.pages import NAMES, errors, open_page, settle, texts
 
 pytestmark = pytest.mark.usefixtures("bundled")
@@ -52,6 +57,12 @@ def test_empty_prompt_gets_a_hint(name: str) -> None:
     at.text_area(key="prompt").set_value("").run()
     assert errors(at) == []
     assert any("Type a prompt" in info.value for info in at.info)
+    if name != "tokenizer":
+        at.button(key="prompt_start").click()
+        settle(at.run())
+        assert errors(at) == []
+        assert at.text_area(key="prompt").value == "<|endoftext|>"
+        assert "1 of 512 tokens" in _length(at)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,7 +166,7 @@ def test_history_goes_back_and_forward() -> None:
 
 def test_a_long_prompt_stays_out_of_the_link() -> None:
     at = open_page("tokenizer")
-    at.text_area(key="prompt").set_value("word " * 2000).run()
+    at.text_area(key="prompt").set_value("ö " * 1500).run()
     settle(at)
     assert "prompt" not in at.query_params
     assert "does not carry it" in texts(at)
@@ -174,3 +185,28 @@ def test_special_tokens_can_be_read_as_plain_text() -> None:
 
 def _length(at: AppTest) -> str:
     return " ".join(element.proto.text for element in at.get("progress"))
+
+
+def test_a_switch_of_models_ends_the_own_generation_and_says_whose_text_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
+) -> None:
+    network = make_network("llama")
+    network.save_pretrained(tmp_path / "tiny-llama")
+    gpt2_tokenizer.save_pretrained(tmp_path / "tiny-llama")
+    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+    at = open_page("generation", generation_max_new_tokens="400", generation_n_sequences="8")
+    at.button(key="generation_start").click().run()
+    first = at.selectbox(key="model").value
+    held = at.session_state["_job_generation"]
+    other = next(model for model in at.selectbox(key="model").options if "tiny-llama" in model)
+    at.selectbox(key="model").select(other)
+    settle(at.run())
+    assert errors(at) == []
+    assert "Made with other settings, another prompt or another model" in texts(at)
+    assert held.task.model == first
+    assert _state(held.job_id) == "cancelled"
+
+
+def _state(job_id: str) -> str:
+    status = shared_engine().wait(job_id, 10)
+    return "forgotten" if status is None else status.state
