@@ -7,6 +7,7 @@ that is out of range without a word. Here every value is in the link, and a bad 
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote_plus
 
 import streamlit as st
 
