@@ -96,8 +96,8 @@ def draw() -> None:
     )
     if not link.publish(KEY, current()):
         st.caption(
-            f":material/link_off: This prompt takes more than {link.MAX_LINK_BYTES:,} bytes in an address, which does not "
-            "carry it."
+            f":material/link_off: This prompt takes more than {link.MAX_LINK_BYTES:,} bytes in an address, which does "
+            "not carry it."
         )
 
 

@@ -169,7 +169,7 @@ def test_a_long_prompt_stays_out_of_the_link() -> None:
     at.text_area(key="prompt").set_value("ö " * 1500).run()
     settle(at)
     assert "prompt" not in at.query_params
-    assert "does not carry it" in texts(at)
+    assert "not carry it" in texts(at)
     at.text_area(key="prompt").set_value("short").run()
     assert at.query_params["prompt"] == "short"
 
