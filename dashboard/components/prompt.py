@@ -136,13 +136,13 @@ def require() -> Inputs:
     text = current()
     if text == "":
         st.info("Type a prompt in the sidebar, or choose an example there.", icon=":material/edit:")
-        start = cache.start_token(model)
-        if start:
+        begin = cache.start_token(model)
+        if begin:
             st.button(
                 "Start from the token that begins a text",
                 key="prompt_start",
                 on_click=_replace,
-                args=(start,),
+                args=(begin,),
             )
         st.stop()
     try:
