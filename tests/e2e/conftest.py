@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from gpt_core.catalog import BUNDLED_FOLDER
 from tests.e2e.harness import (
     DESKTOP,
     Observations,
@@ -58,6 +59,12 @@ def start_server(
 def server(start_server: Callable[..., Server]) -> Server:
     """The dashboard as a reader starts it."""
     return start_server()
+
+
+@pytest.fixture(scope="session")
+def other_server(start_server: Callable[..., Server]) -> Server:
+    """A second dashboard whose defaults differ: another theme, another list of models. For links."""
+    return start_server("--theme.base=dark", env={"GPT_CORE_MODELS": str(BUNDLED_FOLDER)})
 
 
 @pytest.fixture(scope="session")

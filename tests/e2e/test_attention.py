@@ -1,7 +1,5 @@
 """The Attention page as a reader sees it."""
 
-from collections.abc import Callable
-
 import torch
 from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,9 +21,7 @@ def plain_attention(layer: int, head: int) -> torch.Tensor:
         ]
 
 
-def test_map_is_the_models_and_a_link_restores_it(
-    page: Page, server: Server, start_server: Callable[..., Server]
-) -> None:
+def test_map_is_the_models_and_a_link_restores_it(page: Page, server: Server, other_server: Server) -> None:
     visit(page, server, f"attention?prompt={PROMPT.replace(' ', '+')}")
     # One interaction: another head.
     page.locator(".st-key-attention_head input").fill("head 4")
@@ -34,9 +30,8 @@ def test_map_is_the_models_and_a_link_restores_it(
     expected = plain_attention(layer=5, head=4)
     for place in (page, None):
         if place is None:  # the link, on a server whose defaults differ
-            other = start_server(env={"GPT_CORE_MODELS": str(BUNDLED_FOLDER)})
             address = page.url.removeprefix(server.url).lstrip("/")
-            visit(page, other, address)
+            visit(page, other_server, address)
         cells = plotted(page, "attention_map", "z")[0]
         for q, row in enumerate(cells):
             assert [cell is None for cell in row] == [k > q for k in range(len(row))]

@@ -1,7 +1,5 @@
 """The Few-Shot page as a reader sees it."""
 
-from collections.abc import Callable
-
 import torch
 from playwright.sync_api import Page, expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -35,7 +33,7 @@ def plain_probs(query: str) -> dict[str, float]:
 
 
 def test_labels_are_the_models_and_a_link_restores_the_query(
-    page: Page, server: Server, start_server: Callable[..., Server]
+    page: Page, server: Server, other_server: Server
 ) -> None:
     visit(page, server, "few_shot")
     for label, prob in plain_probs("This new music video was so bad.").items():
@@ -45,10 +43,9 @@ def test_labels_are_the_models_and_a_link_restores_the_query(
     page.locator(".st-key-few_shot_sentiment_text textarea").fill(query)
     page.keyboard.press("Control+Enter")
     wait_until_idle(page)
-    other = start_server(env={"GPT_CORE_MODELS": str(BUNDLED_FOLDER)})
-    for where in (server, other):
-        if where is other:
-            visit(page, other, page.url.removeprefix(server.url).lstrip("/"))
+    for where in (server, other_server):
+        if where is other_server:
+            visit(page, other_server, page.url.removeprefix(server.url).lstrip("/"))
         for label, prob in plain_probs(query).items():
             assert abs(bars(page)[label][-1] - prob) < 1e-5
 

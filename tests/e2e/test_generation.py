@@ -23,6 +23,7 @@ def plain_text(**settings: object) -> str:
 
 def generate(page: Page) -> None:
     page.locator(".st-key-generation_start button").click()
+    page.locator("[class*=generation_sequence_0], [class*=generation_beam_0]").first.wait_for(timeout=60_000)
     expect(page.locator(".st-key-generation_stop button")).to_be_disabled(timeout=60_000)
     wait_until_idle(page)
 

@@ -35,6 +35,7 @@ def test_hostile_text_stays_text(page: Page, server: Server, name: str) -> None:
         page.frame_locator("iframe").first.locator("svg").first.wait_for(timeout=30_000, state="attached")
     if name in {"generation", "few_shot"}:
         page.locator(f".st-key-{name}_start button").click()
+        page.locator("[class*=_sequence_0]").first.wait_for(timeout=60_000)
         expect(page.locator(f".st-key-{name}_stop button")).to_be_disabled(timeout=60_000)
         wait_until_idle(page)
     for label in ("How is this computed?", "Show me the code"):

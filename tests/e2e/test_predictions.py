@@ -1,7 +1,5 @@
 """The Predictions page as a reader sees it."""
 
-from collections.abc import Callable
-
 import torch
 from playwright.sync_api import Page
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -21,7 +19,7 @@ def plain_probs(temperature: float = 1.0) -> torch.Tensor:
 
 
 def test_bars_are_the_models_and_sliders_and_links_move_them(
-    page: Page, server: Server, start_server: Callable[..., Server]
+    page: Page, server: Server, other_server: Server
 ) -> None:
     visit(page, server, f"predictions?prompt={PROMPT.replace(' ', '+')}&predictions_top_k=5")
     expected = plain_probs().topk(15).values.tolist()
@@ -33,10 +31,9 @@ def test_bars_are_the_models_and_sliders_and_links_move_them(
     page.keyboard.press("ArrowLeft")
     wait_until_idle(page)
     kept = plain_probs(0.95).topk(5).values
-    other = start_server(env={"GPT_CORE_MODELS": str(BUNDLED_FOLDER)})
-    for where in (server, other):
-        if where is other:
-            visit(page, other, page.url.removeprefix(server.url).lstrip("/"))
+    for where in (server, other_server):
+        if where is other_server:
+            visit(page, other_server, page.url.removeprefix(server.url).lstrip("/"))
         own, after = plotted(page, "predictions_bars", "x")
         assert max(abs(a - b) for a, b in zip(own, expected, strict=True)) < 1e-5
         shown = [value for value in after if value > 0]

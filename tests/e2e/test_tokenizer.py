@@ -1,6 +1,5 @@
 """The Tokenizer page as a reader sees it."""
 
-from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -30,7 +29,7 @@ def ids_on_hover(page: Page) -> list[int]:
 
 
 def test_tokens_are_transformers_and_a_link_restores_them(
-    page: Page, server: Server, start_server: Callable[..., Server]
+    page: Page, server: Server, other_server: Server
 ) -> None:
     visit(page, server, f"?prompt={quote(PROMPT)}")
     expected = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)(PROMPT)["input_ids"]
@@ -40,8 +39,7 @@ def test_tokens_are_transformers_and_a_link_restores_them(
     page.keyboard.press("Enter")
     expect(page.get_by_text("“intresting” is not in the vocabulary")).to_be_visible()
     wait_until_idle(page)
-    other = start_server(env={"GPT_CORE_MODELS": str(BUNDLED_FOLDER)})
-    visit(page, other, page.url.removeprefix(server.url).lstrip("/"))
+    visit(page, other_server, page.url.removeprefix(server.url).lstrip("/"))
     assert ids_on_hover(page) == expected
     expect(page.locator(".st-key-tokenizer_word input")).to_have_value("intresting")
 
