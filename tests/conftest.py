@@ -1,7 +1,7 @@
 """Models for the tests: the bundled one, and small random ones made here."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pytest
@@ -19,19 +19,55 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 8},
     "gemma": {"head_dim": 8},
-    "gemma2": {"head_dim": 8, "sliding_window": 8, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
-    "gemma3_text": {"head_dim": 8, "sliding_window": 8},
+    "gemma2": {
+        "head_dim": 8,
+        "sliding_window": 8,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "gemma3_text": {
+        "head_dim": 8,
+        "sliding_window": 8,
+        "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "gpt_neox": {"num_key_value_heads": None},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "phi": {},
     "phi3": {"pad_token_id": 0},
     "granite": {"logits_scaling": 3.0, "attention_multiplier": 0.3},
     "starcoder2": {},
+    "cohere": {"logit_scale": 0.3},
+    "olmo2": {},
+    "mixtral": {"num_local_experts": 4},
 }
 
+#: Those that compute attention in their own way, so that it cannot be recorded.
+CLOSED_ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "stablelm": {},
+    "gpt_neo": {
+        "num_layers": 2,
+        "num_hidden_layers": 2,
+        "num_heads": 4,
+        "window_size": 8,
+        "attention_types": [[["global", "local"], 1]],
+    },
+    "bloom": {"n_layer": 3, "n_head": 4},
+    "falcon": {},
+    "mamba": {},
+}
 
-def make_network(architecture: str, *, sharpen: float = 12.0, **options: Any) -> PreTrainedModel:
-    """A random network; its q and k weights are scaled so that attention is far from uniform."""
+#: Weights of q and k, alone or together with v, by the names that the architectures give them.
+_SHARPENED = {"c_attn", "q_proj", "k_proj", "query_key_value", "qkv_proj"}
+_SHARPEN = {"opt": 48.0}
+
+
+def make_network(architecture: str, *, sharpen: float | None = None, **options: Any) -> PreTrainedModel:
+    """A random network, always the same for the same arguments.
+
+    Its q and k are scaled so that attention is far from uniform, and its gains and biases are not left at 1 and 0, so
+    that a norm applied twice or a bias forgotten shows.
+    """
     sizes: dict[str, Any] = {
         "vocab_size": 50257,
         "hidden_size": 32,
@@ -43,15 +79,21 @@ def make_network(architecture: str, *, sharpen: float = 12.0, **options: Any) ->
         "bos_token_id": 50256,
         "eos_token_id": 50256,
     }
-    config = AutoConfig.for_model(architecture, **(sizes | ARCHITECTURES.get(architecture, {}) | options))
+    own = ARCHITECTURES.get(architecture) or CLOSED_ARCHITECTURES.get(architecture, {})
+    factor = _SHARPEN.get(architecture, 24.0) if sharpen is None else sharpen
+    config = AutoConfig.for_model(architecture, **(sizes | own | options))
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
         network = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            part = name.rsplit(".", 2)[-2] if "." in name else name
-            if parameter.dim() == 2 and part in {"c_attn", "q_proj", "k_proj", "query_key_value", "qkv_proj"}:
-                parameter *= sharpen
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                part = name.rsplit(".", 2)[-2] if "." in name else name
+                if part in _SHARPENED and parameter.dim() == 2:
+                    parameter.mul_(factor)
+                elif parameter.dim() == 1:
+                    parameter.add_(torch.randn_like(parameter), alpha=0.2)
+                    if part in {"q_norm", "k_norm"}:  # they undo the scaling before them
+                        parameter.add_(1.5)
     return network
 
 
@@ -71,7 +113,7 @@ def bundled() -> LanguageModel:
 def tiny_lm(gpt2_tokenizer: Any) -> Callable[[str], LanguageModel]:
     """Make (once) a small random model of an architecture, with GPT-2's vocabulary."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def make(architecture: str) -> LanguageModel:
         return wrap_network(
             make_network(architecture), gpt2_tokenizer, model_id=ModelId("local", f"tiny-{architecture}")
