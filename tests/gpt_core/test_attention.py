@@ -12,10 +12,11 @@ import torch
 from gpt_core import attention, capture
 from gpt_core.attention import AttentionMaps, all_attention_maps, attention_maps, attention_steps
 from gpt_core.capture import LayerCapture, attention_scores
+from gpt_core.catalog import ModelId
 from gpt_core.errors import InputError, MemoryLimitError, UnsupportedError
-from gpt_core.model import LanguageModel
+from gpt_core.model import LanguageModel, wrap_network
 from gpt_core.trace import Trace, trace_tokens
-from tests.conftest import ARCHITECTURES, CLOSED_ARCHITECTURES
+from tests.conftest import ARCHITECTURES, CLOSED_ARCHITECTURES, make_network
 from tests.laws import ATTENTION_LAWS, TEXT, check_maps, check_rows, plain_reference
 
 reference = cache(plain_reference)
@@ -233,3 +234,14 @@ def test_capped_attention_is_the_same_in_blocks(tiny_lm: TinyLm, monkeypatch: py
     monkeypatch.setattr(capture, "_SOFTCAP_QUERIES", 7)
     blocks = trace_tokens(lm, TEXT[:-1])
     torch.testing.assert_close(blocks.final, whole.final[:-1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_whose_prefix_names_no_part_of_it(gpt2_tokenizer: Any) -> None:
+    """Llama 4's text model says that its inner model is called otherwise than it is."""
+    options = {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64}
+    lm = wrap_network(
+        make_network("llama4_text", **options), gpt2_tokenizer, model_id=ModelId("local", "tiny-llama4")
+    )
+    assert dict(lm.closed_views) == {}
+    theirs = plain_reference("llama4_text", **options).attentions
+    np.testing.assert_allclose(all_attention_maps(trace_tokens(lm, TEXT)), theirs, atol=1e-5, rtol=0)
