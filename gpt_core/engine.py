@@ -314,8 +314,11 @@ class Engine:
             more = self._step(job)
             with self._lock:
                 self._current[lane] = None
-                if more:
+                closed = self._closed
+                if more and not closed:
                     self._enqueue(job)
+            if more and closed:  # the other lane's thread may have ended already
+                self._end(job, "cancelled", error=CancelledError("Stopped."))
             del job  # a job that is over must not live on until the next one comes
 
     def _step(self, job: _Job) -> bool:
@@ -363,6 +366,9 @@ class Engine:
             # A task that fails while it is wound up has failed already.
             with contextlib.suppress(BaseException):
                 job.context.run(job.steps.close)
+        if error is not None:
+            # The frames of its traceback hold what the task worked on, and it is kept for minutes.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         with self._lock:
             self._finish(job, state, result=result, error=error)
 
