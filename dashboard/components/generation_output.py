@@ -23,6 +23,38 @@ def running(slot: str) -> bool:
     return status is not None and not status.finished
 
 
+def draw(page: str, slot: str, task: GenerateTask | BeamTask, *, label: str) -> None:
+    """A button that starts `task` in `slot`, one that stops it, and what the slot holds."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            label,
+            key=f"{page}_start",
+            type="primary",
+            icon=":material/play_arrow:",
+            on_click=job.start,
+            args=(task,),
+            kwargs={"slot": slot},
+        )
+        st.button(
+            "Stop",
+            key=f"{page}_stop",
+            icon=":material/stop:",
+            disabled=not running(slot),
+            on_click=job.stop,
+            args=(slot,),
+        )
+    made_by = job.task_in(slot)
+    if made_by is None:
+        st.caption(f"Nothing runs until you press {label}; a link never does.")
+        return
+    if made_by.key != task.key:
+        st.caption(
+            ":material/info: Made with other settings, another prompt or another model than now chosen. "
+            f"Press {label} again to see the new ones."
+        )
+    show(slot, made_by)
+
+
 def show(slot: str, task: GenerateTask | BeamTask) -> None:
     """What `slot` holds so far; redrawn by itself until it ends. `task` is what made it."""
     st.fragment(_show, run_every=INTERVAL if running(slot) else None)(slot, task)

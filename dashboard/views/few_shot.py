@@ -99,6 +99,20 @@ with answer_column:
     except GptCoreError as error:
         show_error(error)
         st.stop()
+
+with ask_column:
+    st.subheader("The prompt")
+    st.progress(
+        len(prompt_ids) / facts.context_length,
+        text=f"{len(prompt_ids):,} of {facts.context_length:,} tokens, {plots.shot_name(n_shots)}",
+    )
+    st.code(turn.text if turn else built.text, language=None, wrap_lines=True)
+    if turn:
+        st.text(
+            f"The template adds ids {list(turn.ids_before)} before the prompt and {list(turn.ids_after)} after it."
+        )
+
+with answer_column:
     if labels:
         st.subheader("How probable is each label?")
         outcomes = job.run(
@@ -163,43 +177,7 @@ with answer_column:
         f"seed {settings.seed}; at most {settings.max_new_tokens} new tokens, since its max_length {task.max_length} "
         f"counts the prompt's {len(prompt_ids)}. It stops at the separator."
     )
-    with st.container(horizontal=True):
-        st.button(
-            "Answer",
-            key="few_shot_start",
-            type="primary",
-            icon=":material/play_arrow:",
-            on_click=job.start,
-            args=(answer,),
-            kwargs={"slot": "few_shot_answer"},
-        )
-        st.button(
-            "Stop",
-            key="few_shot_stop",
-            icon=":material/stop:",
-            disabled=not generation_output.running("few_shot_answer"),
-            on_click=job.stop,
-            args=("few_shot_answer",),
-        )
-    made_by = job.task_in("few_shot_answer")
-    if made_by is not None:
-        if made_by.key != answer.key:
-            st.caption(
-                ":material/info: Made from another prompt or model than now shown. Answer again for the new one."
-            )
-        generation_output.show("few_shot_answer", made_by)
-
-with ask_column:
-    st.subheader("The prompt")
-    st.progress(
-        len(prompt_ids) / facts.context_length,
-        text=f"{len(prompt_ids):,} of {facts.context_length:,} tokens, {plots.shot_name(n_shots)}",
-    )
-    st.code(turn.text if turn else built.text, language=None, wrap_lines=True)
-    if turn:
-        st.text(
-            f"The template adds ids {list(turn.ids_before)} before the prompt and {list(turn.ids_after)} after it."
-        )
+    generation_output.draw("few_shot", "few_shot_answer", answer, label="Answer")
 
 show_sources(
     "few_shot",

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import generation_output, job, link, prompt, sampling_sliders
+from dashboard.components import generation_output, link, prompt, sampling_sliders
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
 from gpt_core.decoding import GENERATION_RANGES, BeamSettings, GenerationSettings
@@ -124,34 +124,7 @@ with output_column:
     except GptCoreError as error:
         show_error(error)
         st.stop()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Generate",
-            key="generation_start",
-            type="primary",
-            icon=":material/play_arrow:",
-            on_click=job.start,
-            args=(task,),
-            kwargs={"slot": "generation"},
-        )
-        st.button(
-            "Stop",
-            key="generation_stop",
-            icon=":material/stop:",
-            disabled=not generation_output.running("generation"),
-            on_click=job.stop,
-            args=("generation",),
-        )
-    made_by = job.task_in("generation")
-    if made_by is None:
-        st.caption("Nothing runs until you press Generate; a link never does.")
-    else:
-        if made_by.key != task.key:
-            st.caption(
-                ":material/info: Made with other settings, another prompt or another model than now chosen. "
-                "Generate again to see the new ones."
-            )
-        generation_output.show("generation", made_by)
+    generation_output.draw("generation", "generation", task, label="Generate")
 
 show_sources(
     "generation",
