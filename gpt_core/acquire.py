@@ -15,6 +15,8 @@ from gpt_core.errors import MemoryLimitError, ModelLoadError
 _MAX_CONFIG_BYTES = 1_000_000
 #: Longest header that the safetensors library reads (github.com/huggingface/safetensors, "Format").
 _MAX_HEADER_BYTES = 100_000_000
+#: Bounds of the shapes that torch can hold.
+_MAX_AXES, _MAX_NUMBERS = 64, 2**63
 _FLOAT32_BYTES = 4
 
 
@@ -96,11 +98,18 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ModelLoadError(f"{index.name} of {folder.name} names no weights.")
     files = [folder / name for name in sorted(set(named.values()))]
     for file in files:
-        if file.parent != folder or not file.is_file():
+        if file.parent != folder or not _is_file(file):
             raise ModelLoadError(
-                f"{folder.name} lacks the weight file {file.name:.80}, which its index names. Copy it there too."
+                f"{folder.name} lacks the weight file {file.name[:80]!r}, which its index names. Copy it there too."
             )
     return files
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long, or a place closed to us
+        return False
 
 
 def _read_shapes(file: Path) -> list[list[int]]:
@@ -113,8 +122,10 @@ def _read_shapes(file: Path) -> list[list[int]]:
             header = json.loads(stream.read(length))
         tensors = [value for name, value in header.items() if name != "__metadata__"]
         shapes = [tensor["shape"] for tensor in tensors]
-        if not all(isinstance(n, int) and n >= 0 for shape in shapes for n in shape):
+        if not all(isinstance(n, int) and 0 <= n < _MAX_NUMBERS for shape in shapes for n in shape):
             raise ValueError("a shape is not made of whole numbers")
+        if not all(len(shape) <= _MAX_AXES and math.prod(shape) < _MAX_NUMBERS for shape in shapes):
+            raise ValueError("a shape is larger than any file")
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise ModelLoadError(
             f"{file.name} of {file.parent.name} is damaged or is no safetensors file. Copy it again."

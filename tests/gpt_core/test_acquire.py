@@ -1,0 +1,332 @@
+"""What a folder's configuration and headers tell is refused in one sentence, before any weight is touched."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from gpt_core import acquire
+from gpt_core.acquire import acquire_model
+from gpt_core.catalog import BUNDLED_FOLDER, ModelEntry, ModelId, bundled_model_id, find_model
+from gpt_core.errors import MemoryLimitError, ModelLoadError
+
+DAMAGED = "model.safetensors of model is damaged or is no safetensors file. Copy it again."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that passes: two layers, ten numbers in three weights."""
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text('{"model_type": "gpt2", "n_layer": 2}')
+    save_file(
+        {"a": torch.zeros(2, 3), "b": torch.zeros(4), "c": torch.tensor(1.0)}, made / "model.safetensors"
+    )
+    return made
+
+
+def acquired(folder: Path, max_bytes: int | None = None) -> Path:
+    entry = ModelEntry(
+        model_id=ModelId("local", folder.name), folder=str(folder), size=0, architecture="gpt2", licence=""
+    )
+    return acquire_model(entry, max_bytes=max_bytes)
+
+
+def refusal(folder: Path, max_bytes: int | None = None) -> str:
+    """The sentence; it names no place on this machine."""
+    with pytest.raises(ModelLoadError) as e:
+        acquired(folder, max_bytes)
+    assert str(folder.parent) not in str(e.value)
+    assert len(str(e.value)) < 400
+    str(e.value).encode()  # it can be shown
+    return str(e.value)
+
+
+def put_config(folder: Path, config: Any) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def put_header(folder: Path, header: Any, data: bytes = b"\0" * 64) -> None:
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + data)
+
+
+def tensor(shape: Any) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}
+
+
+def test_a_folder_that_is_in_order_is_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert acquired(folder) == folder
+    monkeypatch.chdir(folder.parent)
+    assert acquired(Path("model")) == folder
+
+
+def test_the_bundled_model_is_in_order() -> None:
+    assert acquire_model(find_model(bundled_model_id())) == BUNDLED_FOLDER
+
+
+# The configuration
+
+
+def test_no_configuration(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert refusal(folder) == "model has no config.json. Choose a folder written by save_pretrained."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\1\2",
+        b"\xff\xfe{",
+        b"not json",
+        b'{"n_layer": ',
+        b"[" * 100_000,
+        b'{"n_layer": 1' + b"0" * 5000 + b"}",
+    ],
+    ids=["empty", "binary", "no-utf8", "text", "cut", "deep", "long-number"],
+)
+def test_a_configuration_that_cannot_be_read(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    assert refusal(folder).startswith("config.json of model cannot be read: ")
+
+
+@pytest.mark.parametrize("config", [[], [{"n_layer": 1}], 3, None, "gpt2", float("nan"), True])
+def test_a_configuration_that_is_no_object(folder: Path, config: Any) -> None:
+    put_config(folder, config)
+    assert refusal(folder) == "config.json of model must be an object with names and values."
+
+
+def test_a_configuration_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_config(folder, {"n_layer": 2, "x": "x" * 1_000_000})
+    monkeypatch.setattr(acquire, "_read_object", lambda file: pytest.fail("read"))
+    assert "must be at most 1,000,000 bytes. Given: 1,000,0" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [{"AutoModel": "evil.Model"}, {}, None])
+def test_code_from_the_repository_is_never_run(folder: Path, value: Any) -> None:
+    (folder / "evil.py").write_text("raise SystemExit")
+    put_config(folder, {"n_layer": 2, "auto_map": value})
+    assert "which is never run" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["n_layer", "num_hidden_layers", "num_layers"])
+@pytest.mark.parametrize(
+    "value", [4, 10**9, float("nan"), float("inf"), 2.0, "2", None, [2], {"n": 2}, "x" * 5000, 10**4000]
+)
+def test_layers_that_the_files_do_not_hold(folder: Path, name: str, value: Any) -> None:
+    put_config(folder, {name: value})
+    said = refusal(folder)
+    assert said.startswith("config.json of model claims ")
+    assert "its files hold only 3 weights" in said
+
+
+@pytest.mark.parametrize("config", [{}, {"n_layer": 0}, {"num_layers": 3}])
+def test_layers_that_the_files_may_hold(folder: Path, config: Any) -> None:
+    put_config(folder, config)
+    assert acquired(folder) == folder
+
+
+# Which files
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.bin"])
+def test_weights_that_can_run_code_are_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    (folder / name).write_bytes(b"\x80\x04")
+    (folder / "other.safetensors").unlink()
+    assert f"found: only {name}, which can run code when it is opened" in refusal(folder)
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "found: none" in refusal(folder)
+    (folder / "model.safetensors").mkdir()
+    refusal(folder)
+
+
+def test_weights_under_another_name(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    assert "found: other.safetensors" in refusal(folder)
+
+
+def put_index(folder: Path, index: Any) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_an_index_names_the_files_that_are_counted(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    save_file({"d": torch.zeros(10)}, folder / "two.safetensors")
+    put_index(
+        folder, {"weight_map": {"a": "one.safetensors", "b": "one.safetensors", "d": "two.safetensors"}}
+    )
+    put_config(folder, {"n_layer": 4})
+    assert acquired(folder, max_bytes=84) == folder
+    with pytest.raises(MemoryLimitError):
+        acquired(folder, max_bytes=83)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [{}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"a": 1}}, {"weight_map": {"a": ["x"]}}],
+)
+def test_an_index_that_names_nothing(folder: Path, index: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    put_index(folder, index)
+    assert refusal(folder) == "model.safetensors.index.json of model names no weights."
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gone.safetensors",
+        "",
+        ".",
+        "..",
+        "../secret.safetensors",
+        "./../secret.safetensors",
+        "sub/one.safetensors",
+        "/etc/passwd",
+        "a\0b",
+        "\ud800.safetensors",
+        "x" * 300,
+        "x" * 100_000,
+    ],
+    ids=lambda name: ascii(name[:30]),
+)
+def test_an_index_reaches_nothing_outside_the_folder(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "secret.safetensors")
+    (folder / "sub").mkdir()
+    save_file({"a": torch.zeros(2)}, folder / "sub" / "one.safetensors")
+    put_index(folder, {"weight_map": {"a": name}})
+    assert "which its index names" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "nonsense", "{"])
+def test_an_index_that_cannot_be_read(folder: Path, content: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert refusal(folder).startswith("model.safetensors.index.json of model ")
+
+
+# Headers
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 40])
+def test_a_file_that_ends_in_its_header(folder: Path, length: int) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:length])
+    assert refusal(folder) == DAMAGED
+
+
+@pytest.mark.parametrize("length", [0, 1, 73, 2**31, 2**63, 2**64 - 1])
+def test_a_header_that_is_longer_than_the_file_or_empty(folder: Path, length: int) -> None:
+    (folder / "model.safetensors").write_bytes(length.to_bytes(8, "little") + b"{" + b" " * 70 + b"}")
+    assert refusal(folder) == DAMAGED
+
+
+def test_a_header_longer_than_the_format_allows_is_not_read(folder: Path) -> None:
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write((100_000_001).to_bytes(8, "little") + b"{}")
+        file.truncate(200_000_000)  # takes no place on the disk
+    assert refusal(folder) == DAMAGED
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"no json",
+        b"\xff\xff\xff",
+        b"[" * 50_000,
+        [],
+        5,
+        {"a": None},
+        {"a": []},
+        {"a": {}},
+        {"a": {"shape": None}},
+        {"a": {"shape": 3}},
+        {"a": tensor(["3"])},
+        {"a": tensor([1.5])},
+        {"a": tensor([float("nan")])},
+        {"a": tensor([-1])},
+        {"a": tensor([[2]])},
+        {"a": tensor([2**63])},
+        {"a": tensor([2**62, 2])},
+        {"a": tensor([10**4000])},
+        {"a": tensor([2**40] * 60)},
+        {"a": tensor([1] * 65)},
+    ],
+    ids=lambda header: ascii(header)[:30],
+)
+def test_a_header_that_makes_no_sense(folder: Path, header: Any) -> None:
+    put_header(folder, header)
+    assert refusal(folder, max_bytes=1000) == DAMAGED
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda part: (
+            st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("shape"), part)
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_header_is_more_than_a_sentence(tmp_path_factory: pytest.TempPathFactory, header: Any) -> None:
+    made = tmp_path_factory.getbasetemp() / "any-header"
+    made.mkdir(exist_ok=True)
+    put_config(made, {})
+    put_header(made, json.dumps(header).encode())
+    try:
+        assert acquired(made, max_bytes=1000) == made
+    except (ModelLoadError, MemoryLimitError):
+        return
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.binary(max_size=200))
+def test_no_file_is_more_than_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    made = tmp_path_factory.getbasetemp() / "any-file"
+    made.mkdir(exist_ok=True)
+    put_config(made, {})
+    (made / "model.safetensors").write_bytes(content)
+    try:
+        acquired(made, max_bytes=1000)
+    except (ModelLoadError, MemoryLimitError):
+        with pytest.raises(SafetensorError), safe_open(made / "model.safetensors", "pt"):
+            pass
+
+
+def test_metadata_is_no_weight(folder: Path) -> None:
+    save_file({"a": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    put_config(folder, {"n_layer": 1})
+    assert acquired(folder, max_bytes=12) == folder
+    put_config(folder, {"n_layer": 2})
+    assert "hold only 1 weights" in refusal(folder)
+
+
+# Memory
+
+
+def test_the_memory_is_that_of_float32(folder: Path) -> None:
+    weights = {"a": torch.zeros(5, 2, dtype=torch.float16), "b": torch.zeros(1, dtype=torch.bfloat16)}
+    save_file(weights, folder / "model.safetensors")
+    assert acquired(folder, max_bytes=44) == folder
+    with pytest.raises(MemoryLimitError):
+        acquired(folder, max_bytes=43)
+
+
+def test_a_model_too_large_is_refused_with_both_numbers(folder: Path) -> None:
+    put_header(folder, {name: tensor([2**20, 2**10]) for name in "abc"})
+    assert acquired(folder) == folder
+    with pytest.raises(
+        MemoryLimitError, match=r"at most 1\.5 GiB of memory here\. model needs 12\.0 GiB as float32"
+    ):
+        acquired(folder, max_bytes=3 * 2**29)
