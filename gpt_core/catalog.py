@@ -52,14 +52,14 @@ class ModelId:
     def parse(cls, text: str) -> "ModelId":
         """The id that `source:name@revision` spells; InputError where it is none."""
         source, colon, rest = text.partition(":")
-        name, _, revision = rest.rpartition("@") if "@" in rest else (rest, "", "")
+        name, at, revision = rest.rpartition("@") if "@" in rest else (rest, "", "")
         valid = (
             colon
             and source in SOURCES
             and 0 < len(name) <= 1024
             and "\0" not in name
             and ".." not in Path(name).parts
-            and (revision == "" or (len(revision) == 12 and set(revision) <= set("0123456789abcdef")))
+            and (not at or (len(revision) == 12 and set(revision) <= set("0123456789abcdef")))
         )
         if not valid:
             raise InputError(
@@ -246,7 +246,7 @@ def _revision(folder: Path, files: list[Path]) -> str:
         for file, stat in zip(files, stats, strict=True)
     )
     # A file that was just written can be written again within one tick of the clock: its times prove nothing yet.
-    settled = all(time.time_ns() - stat.st_mtime_ns > _SETTLED_NS for stat in stats)
+    settled = all(time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS for stat in stats)
     with _digest_lock:  # a second reader waits for the digest instead of reading the same gigabytes
         return (_digest if settled else _digest.__wrapped__)(str(folder.resolve()), stamps)
 
