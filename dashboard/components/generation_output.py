@@ -135,7 +135,7 @@ def _summary(status: JobStatus, task: GenerateTask, sequence: int, steps: list) 
     ended = (
         f"ended by {last.stop_reason}" if last.stop_reason else "stopped" if status.finished else "going on"
     )
-    return f"{seed}{len(steps):,} tokens, {ended}; {speed}"
+    return f"{seed}{len(steps):,} token{'s' if len(steps) > 1 else ''}, {ended}; {speed}"
 
 
 def _show_beams(status: JobStatus, task: BeamTask) -> None:
