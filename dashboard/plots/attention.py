@@ -9,8 +9,9 @@ from plotly.subplots import make_subplots
 from dashboard.plots import style
 from gpt_core.attention import AttentionMaps
 
-#: Rows of the large map: a longer text is shown a block of queries at a time.
+#: Rows of the large map. A longer text is shown a block of queries at a time, so that each cell can name its tokens.
 MAX_ROWS = 128
+BLOCK_ROWS = 64
 #: Columns that a table can still show.
 MAX_TABLE_COLUMNS = 128
 #: A BertViz page up to this many bytes is drawn at once, a larger one after a click, a still larger one not at all:
@@ -19,7 +20,7 @@ FREE_BERTVIZ_BYTES = 5_000_000
 MAX_BERTVIZ_BYTES = 40_000_000
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 #: Cells with a hover text of their own: more would cost more bytes than the map.
-MAX_HOVER_CELLS = 140 * 140
+MAX_HOVER_CELLS = 64 * 1024
 #: Side of a small map, in cells: a larger one is thinned by maximum, so that a thin diagonal survives.
 THUMBNAIL_CELLS = 48
 #: Columns of the grid of small maps.
@@ -34,7 +35,9 @@ def attention_heatmap(
     `head` is one of `maps.heads`; `labels` and `token_ids` are those of the whole text.
     """
     place = maps.heads.index(head)
-    weights = _masked(maps, place)
+    n_keys = maps.queries[-1] + 1  # what comes after the last query is masked in every row
+    weights = _masked(maps, place)[:, :n_keys]
+    labels, token_ids = labels[:n_keys], token_ids[:n_keys]
     names = [f"{position} {style.literal(label)}" for position, label in enumerate(labels)]
     with_text = weights.size <= MAX_HOVER_CELLS
     text = (
@@ -103,8 +106,7 @@ def head_grid(maps: AttentionMaps, *, chosen: int) -> go.Figure:
                 zmin=0,
                 zmax=1,
                 colorscale=style.SEQUENTIAL,
-                showscale=place == 0,
-                colorbar=style.colorbar("attention (probability)"),
+                showscale=False,
                 hoverongaps=False,
                 hovertemplate=f"head {head}<br>query position %{{y}}<br>key position %{{x}}<br>"
                 + ("attention" if step == 1 else "largest attention from here on")

@@ -59,19 +59,18 @@ job.run(
 )
 rows = range(n_tokens)
 if n_tokens > plots.MAX_ROWS:
-    n_blocks = -(-n_tokens // plots.MAX_ROWS)
     with pickers:
         block = link.pick_integer(
-            f"Rows (of {n_tokens:,}, {plots.MAX_ROWS} at a time)",
+            f"Rows (of {n_tokens:,}, {plots.BLOCK_ROWS} at a time)",
             key="attention_block",
             low=0,
-            high=n_blocks - 1,
+            high=-(-n_tokens // plots.BLOCK_ROWS) - 1,
             default=0,
             name=lambda number: (
-                f"{number * plots.MAX_ROWS} to {min(n_tokens, (number + 1) * plots.MAX_ROWS) - 1}"
+                f"{number * plots.BLOCK_ROWS} to {min(n_tokens, (number + 1) * plots.BLOCK_ROWS) - 1}"
             ),
         )
-    rows = range(block * plots.MAX_ROWS, min(n_tokens, (block + 1) * plots.MAX_ROWS))
+    rows = range(block * plots.BLOCK_ROWS, min(n_tokens, (block + 1) * plots.BLOCK_ROWS))
 maps = cache.attention_maps(inputs.model, inputs.token_ids, layer, head, rows.start, rows.stop)
 st.plotly_chart(
     plots.attention_heatmap(maps, head=head, labels=inputs.labels, token_ids=inputs.token_ids),
@@ -87,6 +86,7 @@ st.caption(
 )
 
 st.subheader(f"All heads of layer {layer}")
+st.caption("In the colours of the map above, 0 to 1. Rows are queries, columns keys.")
 grid = cache.head_grid(inputs.model, inputs.token_ids, layer)
 st.plotly_chart(plots.head_grid(grid, chosen=head), key="attention_grid", config=plots.CONFIG)
 
