@@ -30,12 +30,11 @@ from gpt_core.acquire import acquire_model
 from gpt_core.anatomy import Anatomy, find_anatomy
 from gpt_core.canary import Canary, run_canary
 from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model
-from gpt_core.errors import GptCoreError, ModelLoadError
+from gpt_core.errors import GptCoreError, InputError, ModelLoadError
 from gpt_core.registry import Registry
 
 # Bars on the server's console say nothing to a reader; `Control.report` does.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
 
 
 class Control(Protocol):
@@ -183,6 +182,17 @@ def kept_model(model_id: str) -> LanguageModel | None:
     return _models.get((model_id, default_device()))
 
 
+def _check_device(device: str) -> None:
+    here = ["cpu"]
+    here += ["cuda"] if torch.cuda.is_available() else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if device.partition(":")[0] not in here:
+        raise InputError(
+            f"The device must be one that torch finds on this machine: {', '.join(here)}. Given: {device[:40]}. "
+            "Start again with one of these, or without naming one."
+        )
+
+
 def loaded_models() -> tuple[str, ...]:
     """The ids of the models that are in memory now."""
     return tuple(model_id for model_id, _ in _models.keys())  # noqa: SIM118 - a Registry is no mapping
@@ -195,6 +205,7 @@ def _load_folder(folder: Path, model_id: ModelId, control: Control | None) -> La
             control.report(fraction, message)
 
     device = default_device()
+    _check_device(device)
     try:
         # transformers builds a network on the meta device under a process-wide switch: one load at a time.
         with _one_load(control):
