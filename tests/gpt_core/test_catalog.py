@@ -401,6 +401,17 @@ def test_files_that_have_not_changed_are_read_once(full: Path, monkeypatch: pyte
     assert revision(full) == before
 
 
+def test_files_just_put_there_are_read_again_whatever_time_they_carry(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = max((full / name).stat().st_ctime_ns for name in IDENTITY_FILES)
+    monkeypatch.setattr(catalog.time, "time_ns", lambda: now)
+    revision(full)
+    monkeypatch.setattr(catalog.hashlib, "file_digest", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        revision(full)
+
+
 def test_a_revision_that_is_not_here_is_refused_with_both(full: Path) -> None:
     here_now = revision(full)
     assert find_model(f"local:full@{here_now}").model_id.revision == here_now
