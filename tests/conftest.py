@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from gpt_core.catalog import BUNDLED_FOLDER, ModelId, bundled_model_id
+from gpt_core.catalog import BUNDLED_FOLDER, ModelId, bundled_model_id, list_models
 from gpt_core.model import LanguageModel, load_model, wrap_network
 
 #: Sizes of each small architecture, where they differ from the common ones.
@@ -120,3 +120,19 @@ def tiny_lm(gpt2_tokenizer: Any) -> Callable[[str], LanguageModel]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> LanguageModel:
+    """The real gpt2: a folder of that name among the model folders, or the hub's cache."""
+    for entry in list_models():
+        if entry.model_id.source == "local" and entry.model_id.name == "gpt2":
+            return load_model(str(entry.model_id))
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            "openai-community/gpt2", local_files_only=True, attn_implementation="eager", dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained("openai-community/gpt2", local_files_only=True)
+    except OSError as error:
+        pytest.skip(f"gpt2 is neither in the hub's cache nor in a model folder here ({type(error).__name__})")
+    return wrap_network(network, tokenizer, model_id=ModelId("local", "gpt2"))

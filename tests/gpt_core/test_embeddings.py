@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from gpt_core.catalog import BUNDLED_FOLDER, ModelId, list_models
+from gpt_core.catalog import BUNDLED_FOLDER, ModelId
 from gpt_core.embeddings import (
     SPACES,
     Walk,
@@ -22,7 +22,7 @@ from gpt_core.embeddings import (
     walk_blocks,
 )
 from gpt_core.errors import CancelledError, InputError, UnsupportedError
-from gpt_core.model import LanguageModel, load_model, wrap_network
+from gpt_core.model import LanguageModel, wrap_network
 from gpt_core.trace import Trace, trace_text, trace_tokens
 from tests.conftest import ARCHITECTURES, make_network
 
@@ -443,22 +443,6 @@ NOTEBOOK_FINAL = {
     5: ([-0.3449, -0.5953, 0.0507], [-0.4362, -0.5700, -0.5165]),
     6: ([-0.5068, -0.3567, -2.1490], [0.1868, 0.3962, 0.2917]),
 }
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> LanguageModel:
-    """The real gpt2: a folder of that name among the model folders, or the hub's cache."""
-    for entry in list_models():
-        if entry.model_id.source == "local" and entry.model_id.name == "gpt2":
-            return load_model(str(entry.model_id))
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            "openai-community/gpt2", local_files_only=True, attn_implementation="eager", dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained("openai-community/gpt2", local_files_only=True)
-    except OSError as error:
-        pytest.skip(f"gpt2 is neither in the hub's cache nor in a model folder here ({type(error).__name__})")
-    return wrap_network(network, tokenizer, model_id=ModelId("local", "gpt2"))
 
 
 def assert_rows(
