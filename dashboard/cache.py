@@ -15,6 +15,7 @@ import numpy as np
 import streamlit as st
 
 from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
+from gpt_core.errors import InputError
 
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import FamilyMember, ParameterPart
-    from gpt_core.predictions import NextToken
     from gpt_core.rotary import RotaryAngles
     from gpt_core.sampling import SamplingResult
     from gpt_core.tokenizer import DecodedIds, Tokenization, Variant
@@ -105,9 +105,14 @@ def special_token_in(model: str, text: str) -> str:
 
 
 def start_token(model: str) -> str:
-    """The special token that begins a text, such as <|endoftext|> for GPT-2; empty where there is none."""
-    tokenizer = _model(model).tokenizer
-    return str(tokenizer.bos_token or tokenizer.eos_token or "")
+    """The token of `generation.start_token_ids`, as it is written; empty where there is none."""
+    from gpt_core.generation import start_token_ids
+
+    lm = _model(model)
+    try:
+        return str(lm.tokenizer.convert_ids_to_tokens(start_token_ids(lm)[0]))
+    except InputError:
+        return ""
 
 
 @_kept(64)
@@ -256,14 +261,6 @@ def attention_steps(
     from gpt_core.attention import attention_steps as compute
 
     return compute(_trace(model, token_ids), layer=layer, head=head, query=query)
-
-
-@_kept(64)
-def next_token(model: str, token_ids: tuple[int, ...], position: int, k: int) -> NextToken:
-    """`predictions.next_token`."""
-    from gpt_core.predictions import next_token as compute
-
-    return compute(_model(model), _trace(model, token_ids), position=position, k=k)
 
 
 @_kept(8)
