@@ -41,7 +41,9 @@ def find_anatomy(network: PreTrainedModel) -> Anatomy:
     decoder: torch.nn.Module = network.get_decoder()  # type: ignore[no-untyped-call]
     if decoder is network:
         decoder = network.base_model
-    if decoder is network:  # its prefix names no part of it: the model inside is the one child that is a model
+    if (
+        decoder is network
+    ):  # its prefix names no part of it: the model inside is the one child that is a model
         decoder = next((part for part in network.children() if isinstance(part, PreTrainedModel)), network)
     n_layers = int(getattr(network.config.get_text_config(), "num_hidden_layers", 0) or 0)
     stacks = [
