@@ -1,6 +1,9 @@
 """Predictions against plain float64 arithmetic on plain transformers' logits."""
 
+import dataclasses
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +12,15 @@ from transformers import AutoModelForCausalLM
 
 from gpt_core import predictions
 from gpt_core.catalog import BUNDLED_FOLDER
-from gpt_core.errors import InputError
+from gpt_core.errors import CancelledError, InputError
 from gpt_core.model import LanguageModel
 from gpt_core.predictions import logit_lens, next_token, position_table
 from gpt_core.trace import trace_tokens
-from tests.conftest import make_network
+from tests import laws
+from tests.conftest import ARCHITECTURES, CLOSED_ARCHITECTURES, make_network
+from tests.laws import TEXT, check_lens
+
+plain_reference = cache(laws.plain_reference)
 
 IDS = (464, 9429, 10163, 1398, 373, 845, 493, 2118, 278, 13)
 
@@ -103,3 +110,126 @@ def test_out_of_range_is_said(bundled: LanguageModel, options: dict[str, int]) -
         next_token(bundled, trace_tokens(bundled, IDS), **options)
     with pytest.raises(InputError):
         logit_lens(bundled, trace_tokens(bundled, IDS), positions=range(5, 99))
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *CLOSED_ARCHITECTURES])
+def test_the_last_row_of_the_lens_is_the_prediction(
+    tiny_lm: Callable[[str], LanguageModel], architecture: str
+) -> None:
+    lm = tiny_lm(architecture)
+    check_lens(lm, trace_tokens(lm, TEXT), plain_reference(architecture))
+
+
+def _twice(norm: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda hidden: norm(norm(hidden))
+
+
+def _never(norm: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda hidden: hidden
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma2", "cohere", "bloom"])
+@pytest.mark.parametrize("mistake", [_twice, _never, "neighbouring depth"])
+def test_a_mistake_in_the_lens_shows(
+    tiny_lm: Callable[[str], LanguageModel], architecture: str, mistake: Any
+) -> None:
+    lm, reference = tiny_lm(architecture), plain_reference(architecture)
+    trace = trace_tokens(lm, TEXT)
+    check_lens(lm, trace, reference)
+    if mistake == "neighbouring depth":
+        trace = dataclasses.replace(trace, residual=trace.residual.roll(1, dims=0))
+    else:
+        anatomy = dataclasses.replace(lm.anatomy, final_norm=mistake(lm.anatomy.final_norm))
+        lm = dataclasses.replace(lm, anatomy=anatomy)
+    with pytest.raises(AssertionError):
+        check_lens(lm, trace, reference)
+
+
+@pytest.fixture
+def given_logits(bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], None]:
+    """Let the head give these logits `(n_tokens, vocab_size)`, so that what is read from them is known exactly."""
+
+    def give(logits: np.ndarray) -> None:
+        monkeypatch.setattr(predictions, "logits_at", lambda lm, trace, positions: logits[list(positions)])
+
+    return give
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 4.0, 30.0])
+def test_reading_is_exact(
+    bundled: LanguageModel, given_logits: Callable[[np.ndarray], None], scale: float
+) -> None:
+    """Against float64 on the very same logits, from nearly uniform to nearly certain."""
+    logits = np.random.RandomState(3).normal(size=(10, 50257), scale=scale).astype(np.float32)
+    given_logits(logits)
+    trace = trace_tokens(bundled, IDS)
+    exact = torch.from_numpy(logits).double().log_softmax(-1)
+    table = position_table(bundled, trace)
+    np.testing.assert_allclose(table.predicted_probs, exact.max(-1).values.exp(), rtol=1e-6)
+    np.testing.assert_allclose(table.entropies, entropy_of(exact), rtol=1e-5, atol=2e-6)
+    own = exact[range(9), IDS[1:]].numpy()
+    np.testing.assert_allclose(table.surprisals[1:], -own / np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(table.probs[1:], np.exp(own), rtol=2e-5, atol=1e-30)
+    expected = [1 + int((logits[i] > logits[i, IDS[i + 1]]).sum()) for i in range(9)]
+    assert table.ranks[1:].tolist() == expected
+    found = next_token(bundled, trace, position=4, k=50257)
+    assert found.token_ids.tolist() == np.argsort(-logits[4], kind="stable").tolist()
+    np.testing.assert_allclose(found.probs, exact[4].exp().numpy()[found.token_ids], rtol=1e-6, atol=1e-38)
+    assert found.rest == pytest.approx(0.0, abs=1e-9)
+
+
+def entropy_of(log_probs: torch.Tensor) -> np.ndarray:
+    bits: np.ndarray = (torch.special.entr(log_probs.exp()).sum(-1) / np.log(2)).numpy()
+    return bits
+
+
+def test_equal_logits_share_a_rank_and_stand_by_id(
+    bundled: LanguageModel, given_logits: Callable[[np.ndarray], None]
+) -> None:
+    logits = np.zeros((10, 50257), dtype=np.float32)
+    logits[:, [50000, 7, 300]] = 2.0
+    logits[:, IDS[1]] = 1.0
+    given_logits(logits)
+    trace = trace_tokens(bundled, IDS)
+    assert next_token(bundled, trace, position=0, k=6).token_ids.tolist() == [7, 300, 50000, IDS[1], 0, 1]
+    table = position_table(bundled, trace)
+    assert table.predicted_ids.tolist() == [7] * 10
+    assert table.ranks.tolist() == [0, 4, *[5] * 8]  # three are above IDS[1], and four above all the rest
+
+
+def test_one_token_that_has_it_all(
+    bundled: LanguageModel, given_logits: Callable[[np.ndarray], None]
+) -> None:
+    logits = np.full((10, 50257), -1e4, dtype=np.float32)
+    logits[:, 11] = 1e4
+    given_logits(logits)
+    found = next_token(bundled, trace_tokens(bundled, IDS), position=0, k=2)
+    assert (found.token_ids[0], found.probs[0], found.rest, found.entropy) == (11, 1.0, 0.0, 0.0)
+    table = position_table(bundled, trace_tokens(bundled, IDS))
+    assert (table.entropies == 0).all()
+    np.testing.assert_allclose(table.surprisals[1:], 2e4 / np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("positions", [range(0, 10, 2), range(9, 0, -1), range(0)])
+def test_positions_are_a_block(bundled: LanguageModel, positions: range) -> None:
+    with pytest.raises(InputError, match=r"block of neighbours|must be a whole number from 1"):
+        logit_lens(bundled, trace_tokens(bundled, IDS), positions=positions)
+
+
+def test_a_stop_is_heard_between_chunks(bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "_CHUNK_BYTES", 2 * 4 * 50257)
+    heard: list[float] = []
+
+    class Control:
+        def check(self) -> None:
+            if len(heard) == 3:
+                raise CancelledError("Stopped.")
+
+        def report(self, fraction: float, message: str) -> None:
+            heard.append(fraction)
+
+    for read in (position_table, logit_lens):
+        heard.clear()
+        with pytest.raises(CancelledError):
+            read(bundled, trace_tokens(bundled, IDS), control=Control())
+        assert len(heard) == 3
