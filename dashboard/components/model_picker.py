@@ -9,7 +9,14 @@ import streamlit as st
 from dashboard import cache
 from dashboard.components import job, link
 from dashboard.components.message import show_problem
-from gpt_core.catalog import DEVICE_VARIABLE, MODEL_FOLDERS_VARIABLE, ModelEntry, find_model, list_models
+from gpt_core.catalog import (
+    DEVICE_VARIABLE,
+    MODEL_FOLDERS_VARIABLE,
+    ModelEntry,
+    ModelId,
+    find_model,
+    list_models,
+)
 from gpt_core.errors import GptCoreError, InputError
 from gpt_core.tasks import LoadTask
 
@@ -102,11 +109,14 @@ def _restore(entries: dict[str, ModelEntry]) -> None:
 
 
 def _missing(asked: str) -> str:
+    outside = "This link names a folder outside the model folders. Open that folder under “Use another model” first."
     try:
+        if Path(ModelId.parse(asked).name).is_absolute():
+            return outside  # a stranger's link must not find out what is on this disk
         find_model(asked)
     except InputError as error:
         return f"This link was made with another model. {error}"
-    return "This link names a folder outside the model folders. Open that folder under “Use another model” first."
+    return outside
 
 
 def _added() -> list[ModelEntry]:

@@ -138,7 +138,8 @@ def test_bad_link_values(name: str, query: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["local:gpt2@0123456789ab", "bundled:small-gpt2@000000000000", "../../etc/passwd", "hub:x"]
+    "model",
+    ["local:gpt2@0123456789ab", "bundled:small-gpt2@000000000000", "../../etc/passwd", "hub:x", "local:/etc"],
 )
 def test_a_model_that_is_not_here_is_said_and_not_replaced(model: str) -> None:
     at = open_page("attention", model=model)
