@@ -16,6 +16,7 @@ import streamlit as st
 
 from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
 from gpt_core.errors import InputError
+from gpt_core.readers import shared_readers
 
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
@@ -307,3 +308,22 @@ def chat_turn(model: str, text: str) -> ChatTurn:
     from gpt_core.chat import as_chat_turn
 
     return as_chat_turn(_model(model), text)
+
+
+def is_in_memory(model: str) -> bool:
+    """Whether the model is loaded now."""
+    from gpt_core.model import kept_model
+
+    return kept_model(model) is not None
+
+
+def readers_of(model: str) -> int:
+    """How many sessions have the model open."""
+    return shared_readers().count(model)
+
+
+def forget_model(model: str) -> None:
+    """Let go of a model that was deleted."""
+    from gpt_core.model import release_model
+
+    release_model(model)

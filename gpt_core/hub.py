@@ -52,7 +52,6 @@ STALLS = 4
 #: Seconds that the answer to a question may take.
 _ANSWER_SECONDS = 20.0
 _MAX_CONFIG_BYTES = 1_000_000
-_CHUNK = 1 << 20
 _FLOAT32_BYTES = 4
 
 _TEXT_FILES = (
@@ -373,7 +372,7 @@ def _fetch(
     name = model.model_id.name
 
     def fetch(stop: threading.Event) -> None:
-        with FileLock(lock, timeout=STALL_SECONDS * 2), partial.open("ab") as target:
+        with FileLock(lock, timeout=STALL_SECONDS * 2), partial.open("ab", buffering=0) as target:
             while not stop.is_set() and target.tell() < file.size:
                 offset = target.tell()
                 with _request(name, model.model_id.revision, file.name, offset) as response:
@@ -382,11 +381,10 @@ def _fetch(
                     if offset and response.status_code != 206:
                         target.truncate(0)
                         target.seek(0)
-                    for chunk in response.iter_bytes(_CHUNK):
+                    for chunk in response.iter_bytes():
                         if stop.is_set():
                             return
                         target.write(chunk)
-                        target.flush()
                         if target.tell() > file.size:
                             break
                 if target.tell() > file.size or target.tell() <= offset:

