@@ -97,7 +97,8 @@ def _read_object(file: Path) -> dict[str, Any]:
 def _weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads: model.safetensors, or those that its index names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
+    if _is_file(single):
+        _check_inside(single, folder)
         return [single]
     if not index.is_file():
         others = sorted(file.name for pattern in ("*.bin", "*.safetensors") for file in folder.glob(pattern))
@@ -118,7 +119,18 @@ def _weight_files(folder: Path) -> list[Path]:
             raise ModelLoadError(
                 f"{folder.name} lacks the weight file {file.name[:80]!r}, which its index names. Copy it there too."
             )
+        _check_inside(file, folder)
     return files
+
+
+def _check_inside(file: Path, folder: Path) -> None:
+    """Refuse a link that leads out of the folder, unless into the hub cache's own store."""
+    target = file.resolve()
+    store = folder.resolve().parents[1] / "blobs" if folder.resolve().parent.name == "snapshots" else None
+    if target.parent not in {folder.resolve(), store}:
+        raise ModelLoadError(
+            f"{file.name} of {folder.name} is a link that leads out of the folder. Put the file itself there."
+        )
 
 
 def _is_file(file: Path) -> bool:

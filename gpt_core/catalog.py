@@ -213,10 +213,13 @@ def _candidates() -> list[tuple[ModelId, Path]]:
     names: set[str] = set()
     folders: set[Path] = set()
     for parent in model_folders():
+        inside = _resolved(parent)
         for folder in [parent] if _is_model_folder(parent) else _children(parent):
             resolved = _resolved(folder)
             if resolved is None or resolved in folders or not _is_model_folder(folder):
                 continue
+            if folder != parent and inside not in resolved.parents:
+                continue  # a link that leads out of the folder that was named
             name = folder.name or resolved.name
             if name in names or not _is_name(f"local:{name}@{'0' * 12}"):
                 name = str(resolved)

