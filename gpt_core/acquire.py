@@ -13,6 +13,7 @@ from typing import Any
 from gpt_core.catalog import ModelEntry
 from gpt_core.errors import MemoryLimitError, ModelLoadError
 from gpt_core.manifest import verify_manifest
+from gpt_core.tokenizer_probe import probe_tokenizer
 
 _MAX_CONFIG_BYTES = 1_000_000
 #: Longest header that the safetensors library reads (github.com/huggingface/safetensors, "Format").
@@ -67,6 +68,8 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
             f"A model must take at most {max_bytes / 2**30:,.1f} GiB of memory here. {folder.name} needs "
             f"{n_numbers * _FLOAT32_BYTES / 2**30:,.1f} GiB as float32. Choose a smaller model."
         )
+    if entry.model_id.source in {"local", "hub"}:
+        probe_tokenizer(folder)
     return folder
 
 

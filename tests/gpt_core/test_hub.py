@@ -334,7 +334,13 @@ def test_a_repository_that_cannot_serve_is_refused_before_its_weights(
             hub.repositories[NAME].files[name] = content
     assert said in refusal(kind=ModelLoadError)
     assert hub.weights_sent() == []
+    assert [request for request in hub.requests if "refs" in request] == []  # nor is a conversion asked for
     assert blobs() == []
+
+
+def test_an_empty_repository(hub: HubStandIn) -> None:
+    hub.repositories[NAME].files.clear()
+    assert "found: none" in refusal(kind=ModelLoadError)
 
 
 def test_seventy_billion_parameters_are_refused_before_their_weights(hub: HubStandIn) -> None:
@@ -435,6 +441,12 @@ def test_offline_is_said_and_what_is_here_works(hub: HubStandIn, monkeypatch: py
         look_up(NAME, max_bytes=PLENTY, control=Control())
     assert hub.requests == []
     assert load_model(f"hub:{NAME}").geometry.n_layers == 3
+
+
+def test_a_certificate_that_is_none(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http:", "https:"))
+    with pytest.raises(DownloadError, match="certificate cannot be checked"):
+        look_up(NAME, max_bytes=PLENTY, control=Control())
 
 
 def test_no_hub_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
