@@ -142,10 +142,16 @@ def _added() -> list[ModelEntry]:
     return list(st.session_state.get("_added_models", ()))
 
 
-def open_folder(typed: str) -> str:
-    """Take a folder into the list, or each model in it, and choose the first; the sentence why not, else ""."""
-    if not typed:
-        return ""
+def open_folder(key: str) -> None:
+    """Take the folder typed under `key` into the list, or each model in it, and choose the first; for a callback.
+
+    The sentence why not is then in the session, under "_model_problem".
+    """
+    typed = st.session_state[key].strip()
+    st.session_state["_model_problem"] = _open_folder(typed) if typed else ""
+
+
+def _open_folder(typed: str) -> str:
     try:
         folder = Path(typed).expanduser().absolute()
         if not (folder / "config.json").is_file() and folder.is_dir():
@@ -155,8 +161,11 @@ def open_folder(typed: str) -> str:
         if not inside:
             return f"{folder.name} holds no model: no config.json in it or in a folder in it. Choose another folder."
         entries = [find_model(f"local:{child}") for child in inside]
-    except (GptCoreError, OSError, ValueError, RuntimeError) as error:
+    except GptCoreError as error:
         return str(error)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, no home of that name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"No folder can be opened there ({reason}). Write its whole path."
     known = {str(entry.model_id): entry for entry in (*_added(), *entries)}
     st.session_state["_added_models"] = list(known.values())
     st.session_state[KEY] = str(entries[0].model_id)

@@ -152,14 +152,15 @@ if folder.open:
             st.form("models_folder_form", border=False),
             st.container(horizontal=True, vertical_alignment="bottom"),
         ):
-            typed = st.text_input("Folder", key="models_folder", placeholder="/path/to/the/model")
-            opened = st.form_submit_button("Open", icon=":material/folder_open:")
-        if opened:
-            problem = model_picker.open_folder(typed.strip())
-            if problem:
-                show_problem(problem)
-            else:
-                st.rerun()
+            st.text_input("Folder", key="models_folder", placeholder="/path/to/the/model")
+            st.form_submit_button(
+                "Open",
+                icon=":material/folder_open:",
+                on_click=model_picker.open_folder,
+                args=("models_folder",),
+            )
+        if st.session_state.get("_model_problem"):
+            show_problem(st.session_state["_model_problem"])
 
 st.subheader("Where they are")
 st.text(

@@ -31,8 +31,9 @@ PAGES = {
     "predictions": "predictions",
     "generation": "generation",
     "few_shot": "few_shot",
-    "models": "models",
 }
+# The page about models has no prompt to look at, and is tested by itself.
+MODELS = "models"
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -187,7 +188,9 @@ def observe(page: Page) -> Observations:
     def note_console(message: ConsoleMessage) -> None:
         # At a deep link Streamlit looks for its server below the page's own address first, and finds 404.
         looked = urlsplit(message.location["url"]).path in {
-            f"/{path}/_stcore/{what}" for path in PAGES.values() for what in ("health", "host-config")
+            f"/{path}/_stcore/{what}"
+            for path in (*PAGES.values(), MODELS)
+            for what in ("health", "host-config")
         }
         if message.type == "error" and not looked:
             seen.errors.append(f"console: {message.text} {message.location['url']}")
