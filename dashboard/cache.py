@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
     from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
+    from gpt_core.head_grid import LayerThumbnails
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import FamilyMember, ParameterPart
@@ -307,3 +308,10 @@ def chat_turn(model: str, text: str) -> ChatTurn:
     from gpt_core.chat import as_chat_turn
 
     return as_chat_turn(_model(model), text)
+
+
+def layer_thumbnails(model: str, token_ids: tuple[int, ...], layer: int) -> LayerThumbnails:
+    """`head_grid.kept_thumbnails`: kept in the core's store, as they are computed there by a job."""
+    from gpt_core.head_grid import kept_thumbnails
+
+    return kept_thumbnails(_model(model), token_ids, layer=layer)
