@@ -58,8 +58,7 @@ def head_grid_page(
         for kind, payload in (("frame", frame), *(("cells", one) for one in cells))
     )
     said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    text = text.encode("utf-8", errors="replace").decode()
-    return f"""<!doctype html>
+    page = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -80,6 +79,7 @@ script-src 'sha256-{digest}'">
 </body>
 </html>
 """
+    return page.encode("utf-8", errors="replace").decode()
 
 
 def page_facts(model: str, *, dtype: str = "float32") -> dict[str, str]:
