@@ -285,6 +285,8 @@ def test_sorted_and_marked_by_a_measure(page: Page, grids: Server) -> None:
     values = np.arange(36) * 7 % 36 / 10
     known = [i for i in range(36) if i != 7]
     assert grid(page).locator(".order").is_disabled()
+    head(page, 0, 2).hover()  # 2 * 7 / 10
+    assert grid(page).locator(".values").inner_text().split() == ["Sevens", "1.4"]
     grid(page).locator(".measure").select_option(label="Sevens")
     expect(grid(page).locator(".definition")).to_have_text("Seven times the head's number, modulo 36.")
     shares = (

@@ -106,6 +106,11 @@ function paintedWith(colours, codes, size) {
   return new ImageData(new Uint8ClampedArray(pixels.buffer), size, size)
 }
 
+function valueOf(measure, number) {
+  const value = measure.values[number]
+  return Number.isNaN(value) ? "none" : String(Number(value.toPrecision(4)))
+}
+
 export default function grid(component) {
   const { data, parentElement, setTriggerValue } = component
   let one = grids.get(parentElement)
@@ -153,6 +158,7 @@ class Grid {
     this.stage = make("div", "stage", this.side)
     this.large = make("canvas", "large", this.stage, { tabindex: "0", role: "application" })
     this.where = make("div", "where", this.side, { "aria-live": "polite" })
+    this.values = make("dl", "values", this.side)
     this.note = make("p", "note", this.side)
 
     this.buttons = []
@@ -340,12 +346,17 @@ class Grid {
   nameOf(number) {
     const { frame, measure } = this
     const name = `layer ${Math.floor(number / frame.n_heads)}, head ${number % frame.n_heads}`
-    return measure ? `${name}, ${measure.name} ${this.valueOf(number)}` : name
+    return measure ? `${name}, ${measure.name} ${valueOf(measure, number)}` : name
   }
 
-  valueOf(number) {
-    const value = this.measure.values[number]
-    return Number.isNaN(value) ? "none" : String(Number(value.toPrecision(4)))
+  // Every measure of the head that is large, also of those by which the grid is not marked.
+  showValues(number) {
+    for (const measure of this.frame.measures) {
+      if (measure === this.measure) continue
+      const pair = make("div", "", this.values)
+      make("dt", "", pair).textContent = measure.name
+      make("dd", "", pair).textContent = valueOf(measure, number)
+    }
   }
 
   // Sizes in pixels, from the room that there is.
@@ -367,6 +378,7 @@ class Grid {
     this.size = size
     this.cellSize = Math.max(LEAST_CELL, Math.min(fits, MOST_CELL, low))
     this.root.classList.toggle("roomy", this.cellSize >= 50)
+    this.root.classList.toggle("tight", this.cellSize < 40)
     this.root.style.setProperty("--cell", `${this.cellSize}px`)
     this.root.style.setProperty("--names", `${names}px`)
     this.root.style.setProperty("--heads", n_heads)
@@ -382,15 +394,16 @@ class Grid {
     const { head, start } = decode(bytes, "HGC1")
     const { frame } = this
     if (head.grid !== frame.grid || head.run !== frame.run || head.n_heads !== frame.n_heads) return
-    if (this.cells.has(head.layer * frame.n_heads)) return
     const length = (head.side * (head.side + 1)) / 2
-    for (let i = 0; i < head.n_layers * head.n_heads; i++) {
-      const from = start + i * length
-      this.cells.set(head.layer * frame.n_heads + i, bytes.subarray(from, from + length))
-    }
+    const first = head.layer * frame.n_heads
+    const fresh = Array.from({ length: head.n_layers * head.n_heads }, (_, i) => i).filter(
+      i => !this.cells.has(first + i),
+    )
+    if (!fresh.length) return
     this.cellSide = head.side
     this.root.dataset.cells = [this.root.dataset.cells, crc32(bytes.subarray(start))].filter(Boolean).join(" ")
-    for (let i = 0; i < head.n_layers * head.n_heads; i++) this.paint(head.layer * frame.n_heads + i)
+    for (const i of fresh) this.cells.set(first + i, bytes.subarray(start + i * length, start + (i + 1) * length))
+    for (const i of fresh) this.paint(first + i)
     this.paintLarge()
   }
 
@@ -456,6 +469,7 @@ class Grid {
     context.clearRect(0, 0, full, full)
     this.root.dataset.shown = number === null ? "" : String(number)
     this.title.replaceChildren()
+    this.values.replaceChildren()
     if (number === null) {
       this.title.textContent = "Point at a head, or choose one."
       return
@@ -464,8 +478,9 @@ class Grid {
     const name = make("strong", "", this.title)
     name.textContent = `Layer ${Math.floor(number / frame.n_heads)}, head ${number % frame.n_heads}`
     if (this.measure) {
-      make("span", "value", this.title).textContent = `${this.measure.name}: ${this.valueOf(number)}`
+      make("span", "value", this.title).textContent = `${this.measure.name}: ${valueOf(this.measure, number)}`
     }
+    this.showValues(number)
     this.large.setAttribute(
       "aria-label",
       `Large picture of ${this.nameOf(number)}. Arrow keys move over its cells, Enter chooses query and key.`
