@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
     from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
+    from gpt_core.head_grid import LayerThumbnails
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import FamilyMember, ParameterPart
@@ -327,3 +328,10 @@ def forget_model(model: str) -> None:
     from gpt_core.model import release_model
 
     release_model(model)
+
+
+def layer_thumbnails(model: str, token_ids: tuple[int, ...], layer: int) -> LayerThumbnails:
+    """`head_grid.kept_thumbnails`: kept in the core's store, as they are computed there by a job."""
+    from gpt_core.head_grid import kept_thumbnails
+
+    return kept_thumbnails(_model(model), token_ids, layer=layer)

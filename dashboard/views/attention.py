@@ -8,6 +8,7 @@ from dashboard import cache
 from dashboard.components import job, link, prompt
 from dashboard.components.csv import csv_bytes
 from dashboard.components.explain import show_sources
+from dashboard.components.head_grid import HeadChoice, download_grid, head_grid
 from dashboard.components.message import show_problem
 from dashboard.plots import attention as plots
 from dashboard.plots import bertviz
@@ -57,6 +58,25 @@ with pickers:
 job.run(
     TraceTask(model=inputs.model, token_ids=inputs.token_ids), slot="trace", message="Reading the prompt."
 )
+
+# Head grid: all heads of all layers. Begin.
+st.subheader("All heads")
+head_grid(
+    inputs.model,
+    inputs.token_ids,
+    inputs.labels,
+    key="attention_heads",
+    selected=HeadChoice(
+        layer=layer,
+        head=head,
+        query=st.session_state.get("attention_query"),
+        key=st.session_state.get("attention_key"),
+    ),
+    select_into={name: f"attention_{name}" for name in ("layer", "head", "query", "key")},
+)
+download_grid(inputs.model, inputs.token_ids, inputs.labels, inputs.text, key="attention_heads_html")
+# Head grid: end.
+
 rows = range(n_tokens)
 if n_tokens > plots.MAX_ROWS:
     with pickers:
@@ -84,11 +104,6 @@ st.caption(
     "“attention sink” ([arXiv:2309.17453](https://arxiv.org/abs/2309.17453)): a head that has nothing to look for "
     "looks there. Empty cells are masked: a token cannot look at what comes after it."
 )
-
-st.subheader(f"All heads of layer {layer}")
-st.caption("In the colours of the map above, 0 to 1. Rows are queries, columns keys.")
-grid = cache.head_grid(inputs.model, inputs.token_ids, layer)
-st.plotly_chart(plots.head_grid(grid, chosen=head), key="attention_grid", config=plots.CONFIG)
 
 st.subheader("The numbers")
 table = pd.DataFrame(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_core import head_grid as head_grid_module
 from gpt_core import model as model_module
 from gpt_core import trace as trace_module
 from gpt_core.beams import beam_search
@@ -20,6 +21,7 @@ from gpt_core.engine import LANES, Engine, JobStatus, Move
 from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.few_shot import QUESTIONS, SENTIMENT, compare_shots
 from gpt_core.generation import generate_tokens
+from gpt_core.head_grid import LayerThumbnails, kept_thumbnails, layer_thumbnails
 from gpt_core.model import LanguageModel
 from gpt_core.predictions import logit_lens, position_table
 from gpt_core.recipes import sequence_settings
@@ -28,6 +30,7 @@ from gpt_core.tasks import (
     LOAD_SECONDS,
     BeamTask,
     GenerateTask,
+    HeadGridTask,
     LensTask,
     LoadTask,
     ModelTask,
@@ -72,6 +75,8 @@ def make_tasks(model: str = MODEL) -> list[ModelTask]:
         ShotsTask(model=model, **shots | {"query": ("Fine.",)}, shots=(0, 1)),
         ShotsTask(model=model, **shots | {"examples": SENTIMENT.examples[::-1]}, shots=(0, 1)),
         ShotsTask(model=model, **shots | {"task": QUESTIONS}, shots=(0, 1)),
+        HeadGridTask(model=model, token_ids=IDS),
+        HeadGridTask(model=model, token_ids=IDS[::-1]),
     ]
 
 
@@ -194,6 +199,23 @@ def test_walk_positions_and_lens_are_what_their_functions_give(
         run(engine, LensTask(model=model, token_ids=IDS, start=1, stop=4)).result,
         logit_lens(bundled, trace, positions=range(1, 4)),
     )
+
+
+def test_pictures_come_layer_by_layer_and_stay_in_their_store(
+    engine: Engine, bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Registry[Any, LayerThumbnails] = Registry(2**20, lambda kept: kept.cells.nbytes)
+    monkeypatch.setattr(head_grid_module, "_store", store)
+    task = HeadGridTask(model=str(bundled.model_id), token_ids=IDS)
+    control: Any = Unhurried()
+    for number, layer in enumerate(task.run(control)):
+        assert layer == number
+        assert len(store.keys()) == number + 1  # the next one is not computed before it is asked for
+        assert control.reports[-1][0] == (number + 1) / 6
+    status = run(engine, task)
+    assert (status.items, status.result) == (tuple(range(6)), 6)
+    kept = kept_thumbnails(bundled, IDS, layer=4)
+    same(kept.cells, layer_thumbnails(trace_tokens(bundled, IDS), layer=4).cells)
 
 
 @pytest.mark.parametrize("do_sample", [True, False])
