@@ -47,8 +47,8 @@ class CellSteps:
     """What the mask adds to the score: 0 in most models, -inf where it closes the cell."""
     log_sum: float
     """Logarithm of the sum of exp(score + bias) over the row, nats: weight = exp(score + bias - log_sum)."""
-    weight: float
-    """Probability."""
+    weights: np.ndarray
+    """`(n_tokens,)`: probability, the whole row."""
     lengths: np.ndarray
     """`(n_tokens,)`: length of each key's value vector, as `projected` says."""
     moved: np.ndarray
@@ -57,9 +57,14 @@ class CellSteps:
     """True: the value vectors are taken through the head's part of the output projection, v W_O; False: v alone."""
 
     def __post_init__(self) -> None:
-        assert self.lengths.shape == self.moved.shape
-        for array in (self.contributions, self.lengths, self.moved):
+        assert self.lengths.shape == self.moved.shape == self.weights.shape
+        for array in (self.contributions, self.weights, self.lengths, self.moved):
             array.flags.writeable = False
+
+    @property
+    def weight(self) -> float:
+        """The cell's own probability."""
+        return float(self.weights[self.key])
 
     @property
     def moved_share(self) -> float:
@@ -96,7 +101,7 @@ def explain_cell(
         score=float(steps.scores[key]),
         bias=float(steps.masked[key]) - float(steps.scores[key]),
         log_sum=highest + float(np.log(np.exp(finite - highest).sum())),
-        weight=float(steps.weights[key]),
+        weights=steps.weights.copy(),
         lengths=lengths,
         moved=steps.weights * lengths,
         projected=matrix is not None,
