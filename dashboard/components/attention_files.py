@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import cache
 from dashboard.components import job, link
-from dashboard.components.attention_map import View
+from dashboard.components.attention_map import View, size_text
 from dashboard.components.csv import csv_bytes
 from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
@@ -67,7 +67,7 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int) -> None:
     size = estimated_file_bytes(n_maps, n_tokens, kind="npz" if kind == "npz" else "csv")
     st.caption(
         f"{n_maps:,} map{'s' if n_maps > 1 else ''} of {n_tokens:,} × {n_tokens:,}, float32, up to "
-        f"{size / 1e6:,.1f} MB, with the model, its revision, dtype and versions inside. "
+        f"{size_text(size)}, with the model, its revision, dtype and versions inside. "
         + (
             "NPZ: one array for each layer, (heads, queries, keys), for numpy.load."
             if kind == "npz"
@@ -100,7 +100,7 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int) -> None:
     data: bytes = job.run(task, slot=SLOT, message="Writing the file.")
     name = "all" if what == "all layers" else f"layer{view.layer}" + (f"_head{view.head}" if heads else "")
     st.download_button(
-        f"Save {len(data) / 1e6:,.2f} MB",
+        f"Save {size_text(len(data))}",
         data=data,
         file_name=f"attention_{origin_of(inputs.model).revision}_{name}.{kind}",
         mime="text/csv" if kind == "csv" else "application/zip",

@@ -65,6 +65,11 @@ def origin_lines(model: str) -> tuple[str, ...]:
     return f"{origin.model}@{origin.revision}", f"{origin.dtype}, {origin.versions}"
 
 
+def size_text(n_bytes: int) -> str:
+    """`n_bytes` in kB or MB."""
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:,.1f} kB"
+
+
 def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> plots.MapText:
     """The text around a map, with its small print, beginning with `what` the map is."""
     model, versions = origin_lines(inputs.model)
@@ -98,7 +103,9 @@ def pick_picture() -> str:
 def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View:
     """The map with its settings, the chosen token beside it, and the text under both."""
     n_tokens = len(inputs.token_ids)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    map_column, token_column = st.columns([3, 2], gap="medium")
+    map_box = map_column.container()  # above its settings
+    with map_column, st.container(horizontal=True, vertical_alignment="bottom"):
         scale = link.pick_option(
             "Colour scale",
             plots.SCALES,
@@ -110,8 +117,8 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
         )
         hide_first = _toggle_first()
         kind = pick_picture()
-    rows, keys = _windows(n_tokens)
-    map_column, token_column = st.columns([3, 2], gap="medium")
+    with map_column:
+        rows, keys = _windows(n_tokens)
     with token_column:
         query, key = _pick_cell(inputs.labels)
     view = View(layer=layer, head=head, query=query, key=key, hide_first=hide_first, scale=scale)
@@ -121,7 +128,7 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
         maps = without_first(maps)
     text = map_text(inputs, boundary, what=f"layer {layer}, head {head}")
     revision = origin_of(inputs.model).revision
-    with map_column:
+    with map_box:
         st.plotly_chart(
             plots.attention_heatmap(maps, head=head, text=text, scale=scale, keys=keys, chosen=(query, key)),
             key="attention_map",
@@ -208,7 +215,7 @@ def _say_what_is_shown(maps: AttentionMaps, keys: range, scale: str, n_tokens: i
     st.caption(
         f"{places} Empty cells are masked: a token cannot look at what comes after it. Drag to move, use the "
         f"buttons over the map to zoom. {len(maps.queries):,} × {len(keys):,} cells of {n_tokens:,} × {n_tokens:,}, "
-        f"as float32: {n_bytes / 1e6:,.2g} MB."
+        f"as float32: {size_text(n_bytes)}."
     )
 
 

@@ -51,9 +51,9 @@ def draw(inputs: Inputs, *, layer: int, head: int) -> None:
             alt=f"{measure.title} of every head",
         )
         counted = (
-            f"over the {found.n_repeated:,} tokens that stood in the text before"
+            f"over {_count_tokens(found.n_repeated)} that stood in the text before"
             if name in ("duplicate", "induction")
-            else f"over the {found.n_tokens - 1:,} tokens after the first"
+            else f"over {_count_tokens(found.n_tokens - 1)} after the first"
         )
         best = np.unravel_index(int(np.nanargmax(values)), values.shape)
         st.caption(
@@ -69,6 +69,11 @@ def draw(inputs: Inputs, *, layer: int, head: int) -> None:
             key="attention_measures_csv",
         )
     _draw_probe(inputs, layer=layer, head=head)
+
+
+def _count_tokens(n: int) -> str:
+    """`n` tokens, in words."""
+    return f"{n:,} token{'' if n == 1 else 's'}"
 
 
 def _table(found: HeadMeasures) -> pd.DataFrame:

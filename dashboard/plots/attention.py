@@ -19,6 +19,8 @@ SHORT_TOKENS = 64
 MAX_TABLE_COLUMNS = 128
 #: Places of a map that answer to a click. A larger map has one for each block of cells, on the block's largest.
 MAX_MARKERS = 2500
+#: Tokens written along a side of a map: more would overlap.
+MAX_LABELS = 40
 #: Lines from and to one token that are drawn: the strongest.
 MAX_LINES = 24
 #: A BertViz page up to this many bytes is drawn at once, a larger one after a click, a still larger one not at all:
@@ -155,8 +157,10 @@ def map_figure(
         ("x", keys, f"key: the token looked at{note}"),
         ("y", rows, "query: the token that looks"),
     ):
-        labels = [text.labels[place] for place in places]
-        drawn = style.token_axis(labels, title=title, positions=places)
+        some = places[:: -(-len(places) // MAX_LABELS)]
+        # Where some are left out, each says its place.
+        labels = [(f"{place} " if len(some) < len(places) else "") + text.labels[place] for place in some]
+        drawn = style.token_axis(labels, title=title, positions=some)
         figure.update_layout(
             {
                 f"{axis}axis": {
@@ -178,8 +182,9 @@ def map_figure(
             }
         )
     # With one marker a cell, the nearest is the cell's own; with fewer, a place between them is the heatmap's.
+    every = len(values) == int(np.isfinite(cells).sum())
     figure.update_layout(
-        hovermode="closest", hoverdistance=1 if len(values) < np.isfinite(cells).sum() else 20
+        hovermode="closest", hoverdistance=max(20, 2 * _MAP_PIXELS // max(1, len(keys))) if every else 1
     )
     _mark(figure, rows, keys, chosen, text.boundary)
     return style.finish(figure, height=max(520, min(760, 170 + 26 * len(rows))))
@@ -464,12 +469,23 @@ def head_values(
         y1=layer + 0.5,
         line={"color": style.SECOND, "width": 3},
     )
-    figure.update_xaxes(title="head", dtick=max(1, n_heads // 16), showgrid=False, zeroline=False)
-    figure.update_yaxes(
-        title="layer", dtick=max(1, n_layers // 16), autorange="reversed", showgrid=False, zeroline=False
-    )
-    figure.update_layout(hovermode="closest")
-    return style.finish(figure, height=max(300, min(760, 130 + 30 * n_layers)))
+    for axis, title, count in (("x", "head", n_heads), ("y", "layer", n_layers)):
+        edges = (-0.5, count - 0.5) if axis == "x" else (count - 0.5, -0.5)
+        figure.update_layout(
+            {
+                f"{axis}axis": {
+                    "title": {"text": title},
+                    "dtick": max(1, count // 16),
+                    "tick0": 0,
+                    "range": edges,
+                    "showgrid": False,
+                    "zeroline": False,
+                }
+            }
+        )
+    # The nearest marker, however far: every place is some head's.
+    figure.update_layout(hovermode="closest", hoverdistance=-1)
+    return style.finish(figure, height=max(320, min(760, 130 + 36 * n_layers)))
 
 
 def head_grid(maps: AttentionMaps, *, chosen: int) -> go.Figure:
