@@ -21,6 +21,9 @@ def extend(inputs: Inputs, *, context_length: int, closed: str = "") -> tuple[In
 
     `closed` says why this model cannot be asked to continue; empty where it can.
     """
+    status = job.look(SLOT)
+    if status is not None and not status.finished and _is_about(inputs):
+        job.run(job.task_in(SLOT), slot=SLOT, message="Continuing the text.")
     room = min(MAX_NEW_TOKENS, context_length - len(inputs.token_ids))
     added = _added(inputs)
     name = f"Continued by {len(added)} tokens" if added else "Continue the text"
@@ -31,9 +34,6 @@ def extend(inputs: Inputs, *, context_length: int, closed: str = "") -> tuple[In
             st.caption("The prompt fills the whole context: there is no room for a new token.")
         else:
             _draw(inputs, room, bool(added))
-    status = job.look(SLOT)
-    if status is not None and not status.finished and _is_about(inputs):
-        job.run(job.task_in(SLOT), slot=SLOT, message="Continuing the text.")
     if status is not None and status.error is not None and status.state == "failed" and _is_about(inputs):
         show_error(status.error)
     if not added:
