@@ -95,7 +95,10 @@ def test_a_text_without_repetition_says_why_there_is_no_induction() -> None:
 def test_summaries_are_the_cores(trace: Trace, bundled: LanguageModel) -> None:
     at = open_page("attention", prompt=PROMPT, attention_section="Summaries", attention_heads="5.4, 0.0-1")
     found = np.nan_to_num(numbers(chart(at, "attention_summary_map")["data"][0]["z"]))
-    maps = [attention_maps(trace, layer=layer, heads=[head]).weights[0] for layer, head in ((5, 4), (0, 0), (0, 1))]
+    maps = [
+        attention_maps(trace, layer=layer, heads=[head]).weights[0]
+        for layer, head in ((5, 4), (0, 0), (0, 1))
+    ]
     np.testing.assert_allclose(found, np.mean(maps, axis=0), atol=1e-6)
     at.text_input(key="attention_heads").set_value("9.9")
     settle(at.run())
@@ -205,7 +208,11 @@ def test_a_file_is_made_on_request_and_its_size_is_said(trace: Trace) -> None:
         {"attention_rows": "9-3", "attention_keys": "x", "attention_picture": "exe"},
         {"attention_section": "Summaries", "attention_heads": "</script><b>", "attention_summary": "flow"},
         {"attention_section": "Every head", "attention_measure": "x", "attention_probe_tokens": "10000000"},
-        {"attention_section": "Compare", "attention_other_model": "hub:x", "attention_compare": "another model"},
+        {
+            "attention_section": "Compare",
+            "attention_other_model": "hub:x",
+            "attention_compare": "another model",
+        },
         {"attention_section": "Numbers", "attention_file_what": "everything", "attention_file_kind": "exe"},
         {"attention_new_tokens": "100000", "attention_decoding": "Beam"},
     ],
