@@ -1,5 +1,7 @@
 """Two maps side by side, and their difference: another prompt, or another model."""
 
+import dataclasses
+
 import numpy as np
 import streamlit as st
 
@@ -161,7 +163,7 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
             two - one,
             rows=range(n_tokens),
             keys=range(n_tokens),
-            text=plots.MapText(labels=labels, token_ids=inputs.token_ids, note=text.note),
+            text=dataclasses.replace(text, labels=labels),
             name="difference",
             signed=True,
         ),

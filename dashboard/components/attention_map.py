@@ -11,6 +11,7 @@ from dashboard.components import link
 from dashboard.components.prompt import Inputs
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import attention as plots
+from dashboard.plots.bertviz import BACKGROUND
 from gpt_core.attention import AttentionMaps, TokenAttention, without_first
 from gpt_core.attention_export import origin_of
 
@@ -66,7 +67,9 @@ def origin_lines(model: str) -> tuple[str, ...]:
 
 
 def size_text(n_bytes: int) -> str:
-    """`n_bytes` in kB or MB."""
+    """`n_bytes` in bytes, kB or MB."""
+    if n_bytes < 1000:
+        return f"{n_bytes} bytes"
     return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:,.1f} kB"
 
 
@@ -78,6 +81,7 @@ def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> plots.M
         token_ids=inputs.token_ids,
         boundary=boundary,
         note=(f"{what}{', ' if what else ''}{model}", versions),
+        background=BACKGROUND["dark" if st.context.theme.type == "dark" else "light"],
     )
 
 

@@ -52,6 +52,8 @@ class MapText:
     """Position of the first generated token; None where all is prompt."""
     note: Sequence[str] = ()
     """Lines of small print under the map, which a picture of it carries along: model, revision, versions."""
+    background: str = style.CLEAR
+    """Colour behind it: a picture that is saved must be read without the page."""
 
 
 def scale_cells(cells: np.ndarray, scale: str) -> np.ndarray:
@@ -187,7 +189,9 @@ def map_figure(
         hovermode="closest", hoverdistance=max(20, 2 * _MAP_PIXELS // max(1, len(keys))) if every else 1
     )
     _mark(figure, rows, keys, chosen, text.boundary)
-    return style.finish(figure, height=max(520, min(760, 170 + 26 * len(rows))))
+    return style.finish(figure, height=max(520, min(760, 170 + 26 * len(rows)))).update_layout(
+        paper_bgcolor=text.background
+    )
 
 
 def _colours(cells: np.ndarray, scale: str, name: str, signed: bool) -> dict[str, object]:
@@ -400,7 +404,12 @@ def moved_bars(cell: CellSteps, *, text: MapText) -> go.Figure:
     total = float(cell.moved.sum(dtype=np.float64)) or 1.0
     weights, shares = cell.weights, cell.moved / total
     places = sorted(
-        {int(place) for values in (weights, shares) for place in np.argsort(-values, kind="stable")[:12]}
+        {
+            int(place)
+            for values in (weights, shares)
+            for place in np.argsort(-values, kind="stable")[:12]
+            if values[place] > 0
+        }
         | {cell.key}
     )
     names = [f"{place} {style.literal(style.shorten(text.labels[place]))}" for place in places]
