@@ -19,7 +19,8 @@ from gpt_core.errors import InputError
 from gpt_core.readers import shared_readers
 
 if TYPE_CHECKING:
-    from gpt_core.attention import AttentionMaps, AttentionSteps
+    from gpt_core.attention import AttentionMaps, AttentionSteps, TokenAttention
+    from gpt_core.attention_cell import CellSteps
     from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
     from gpt_core.head_grid import LayerThumbnails
@@ -230,14 +231,6 @@ def attention_maps(
     return compute(_trace(model, token_ids), layer=layer, heads=[head], queries=range(start, stop))
 
 
-@_kept(8)
-def head_grid(model: str, token_ids: tuple[int, ...], layer: int) -> AttentionMaps:
-    """`attention.attention_maps` of all heads of a layer."""
-    from gpt_core.attention import attention_maps as compute
-
-    return compute(_trace(model, token_ids), layer=layer)
-
-
 @_kept(4)
 def bertviz_page(
     model: str,
@@ -335,3 +328,31 @@ def layer_thumbnails(model: str, token_ids: tuple[int, ...], layer: int) -> Laye
     from gpt_core.head_grid import kept_thumbnails
 
     return kept_thumbnails(_model(model), token_ids, layer=layer)
+
+
+@_kept(64)
+def token_attention(
+    model: str, token_ids: tuple[int, ...], layer: int, head: int, position: int, hide_first: bool
+) -> TokenAttention:
+    """`attention.token_attention`."""
+    from gpt_core.attention import token_attention as compute
+
+    return compute(_trace(model, token_ids), layer=layer, head=head, position=position, hide_first=hide_first)
+
+
+@_kept(64)
+def attention_cell(
+    model: str, token_ids: tuple[int, ...], layer: int, head: int, query: int, key: int
+) -> CellSteps:
+    """`attention_cell.explain_cell`."""
+    from gpt_core.attention_cell import explain_cell
+
+    return explain_cell(_model(model), _trace(model, token_ids), layer=layer, head=head, query=query, key=key)
+
+
+@_kept(8)
+def longest_probe(model: str) -> int:
+    """`repeated_tokens.longest_probe`."""
+    from gpt_core.repeated_tokens import longest_probe as compute
+
+    return compute(_model(model))

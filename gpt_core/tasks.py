@@ -300,3 +300,80 @@ class HeadGridTask(ModelTask):
             control.report((layer + 1) / n_layers, f"Layer {layer + 1} of {n_layers}")
             yield layer
         return n_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureHeadsTask(ModelTask):
+    """What every head does on a text. Result: attention_measures.HeadMeasures."""
+
+    token_ids: tuple[int, ...]
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """All maps once, a block at a time."""
+        from gpt_core.attention_measures import measure_heads
+        from gpt_core.trace import trace_tokens
+
+        return measure_heads(trace_tokens(lm, self.token_ids, control=control), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedTokensTask(ModelTask):
+    """The probe of random tokens said twice. Result: repeated_tokens.RepeatedTokensProbe."""
+
+    n_repeated: int
+    seed: int
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """One forward pass over the probe's text, and all its maps once."""
+        from gpt_core.repeated_tokens import probe_repeated_tokens
+
+        return probe_repeated_tokens(lm, n_repeated=self.n_repeated, seed=self.seed, control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummariseHeadsTask(ModelTask):
+    """Many heads in one map. Result: attention_summaries.AttentionSummary."""
+
+    token_ids: tuple[int, ...]
+    kind: str
+    heads: tuple[tuple[int, int], ...] = ()
+    """(layer, head) pairs for mean and maximum; rollouts take all."""
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """The maps of these heads once, a block at a time."""
+        from gpt_core.attention_summaries import combine_heads, roll_out
+        from gpt_core.trace import trace_tokens
+
+        trace = trace_tokens(lm, self.token_ids, control=control)
+        if self.kind == "mean":
+            return combine_heads(trace, self.heads, kind="mean", control=control)
+        if self.kind == "maximum":
+            return combine_heads(trace, self.heads, kind="maximum", control=control)
+        return roll_out(lm, trace, value_weighted=self.kind == "value-weighted rollout", control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsFileTask(ModelTask):
+    """Maps as a file. Result: its bytes."""
+
+    token_ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...] | None
+    """None for all heads of each layer."""
+    kind: str
+    """`npz` or `csv`."""
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """One map after the other."""
+        from gpt_core.attention_export import write_maps
+        from gpt_core.trace import trace_tokens
+
+        return write_maps(
+            trace_tokens(lm, self.token_ids, control=control),
+            layers=self.layers,
+            heads=self.heads,
+            kind="npz" if self.kind == "npz" else "csv",
+            labels=self.labels,
+            control=control,
+        )

@@ -141,7 +141,7 @@ def test_the_page_shows_all_heads_and_one_token_works(bundled: LanguageModel) ->
         at = open_page("attention", prompt=prompt)
         assert errors(at) == []
         assert "All heads" in [element.value for element in at.subheader]
-        stream = at.session_state["_stream_attention_heads"]
+        stream = at.session_state["_stream_attention_grid"]
         deadline = time.monotonic() + 30
         while not stream.ended and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -152,13 +152,13 @@ def test_the_page_shows_all_heads_and_one_token_works(bundled: LanguageModel) ->
 
 def test_another_prompt_is_another_stream_and_a_picker_is_none() -> None:
     at = open_page("attention", prompt="The cat sat.")
-    stream = at.session_state["_stream_attention_heads"]
+    stream = at.session_state["_stream_attention_grid"]
     at.selectbox(key="attention_head").select(2).run()
-    assert at.session_state["_stream_attention_heads"] is stream
+    assert at.session_state["_stream_attention_grid"] is stream
     at.text_area(key="prompt").set_value("The dog ran.").run()
     settle(at)
     assert errors(at) == []
-    assert at.session_state["_stream_attention_heads"] is not stream
+    assert at.session_state["_stream_attention_grid"] is not stream
 
 
 @pytest.mark.parametrize("cell", [{"attention_query": 99, "attention_key": 3}, {"attention_key": 1}])
