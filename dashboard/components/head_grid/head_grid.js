@@ -5,9 +5,11 @@
 
 const MOST_CELL = 84
 const LEAST_CELL = 24
+const WIDE_CELL = 36
 // A grid of many layers is kept about this high, in pixels, as long as its cells are not too small.
 const HEIGHT = 620
-const LARGE = 420
+const LARGE = 480
+const SMALL = 200
 // Narrower than this, the large picture goes below the grid.
 const WIDE = 720
 
@@ -159,7 +161,7 @@ class Grid {
     this.large = make("canvas", "large", this.stage, { tabindex: "0", role: "application" })
     this.where = make("div", "where", this.side, { "aria-live": "polite" })
     this.values = make("dl", "values", this.side)
-    this.note = make("p", "note", this.side)
+    this.note = make("p", "note", this.root)
 
     this.buttons = []
     this.pictures = new Map()
@@ -371,12 +373,17 @@ class Grid {
     const wide = room >= WIDE
     this.root.classList.toggle("wide", wide)
     const names = 34
-    const size = Math.floor(wide ? Math.min(LARGE, Math.max(260, room * 0.36)) : Math.min(LARGE, room))
+    let size = Math.floor(wide ? Math.min(LARGE, Math.max(260, room * 0.36)) : Math.min(LARGE, room))
     const boardRoom = (wide ? room - size - 24 : room) - names
     const fits = Math.floor(boardRoom / n_heads)
-    const low = Math.max(LEAST_CELL, Math.floor(HEIGHT / n_layers))
-    this.size = size
+    const low = Math.max(wide ? WIDE_CELL : LEAST_CELL, Math.floor(HEIGHT / n_layers))
     this.cellSize = Math.max(LEAST_CELL, Math.min(fits, MOST_CELL, low))
+    // Where a narrow screen cannot show grid and large picture at once, the picture is small and stays above.
+    const tall = !wide && n_layers * this.cellSize > HEIGHT * 0.7
+    this.root.classList.toggle("tall", tall)
+    if (tall) size = Math.min(size, SMALL)
+    if (wide) size = Math.min(LARGE, Math.max(size, room - names - n_heads * this.cellSize - 30))
+    this.size = size
     this.root.classList.toggle("roomy", this.cellSize >= 50)
     this.root.classList.toggle("tight", this.cellSize < 40)
     this.root.style.setProperty("--cell", `${this.cellSize}px`)
