@@ -86,7 +86,7 @@ def gradient_times_input(
         method="gradient",
         position=position,
         token_id=token_id,
-        log_prob=float(log_probs[token_id]),
+        log_prob=float(log_probs[token_id].detach()),
         scores=scores.cpu().numpy().astype(np.float32),
     )
 

@@ -24,7 +24,7 @@ POSITION = 29
 
 @cache
 def watched(architecture: str) -> dict[str, Any]:
-    """One pass of plain transformers: what each projection got, what each block's parts gave, the states, the logits."""
+    """One pass of plain transformers: what the projections got, what the parts gave, the states and the logits."""
     network = make_network(architecture).eval()
     blocks = network.get_decoder().layers if architecture != "gpt2" else network.transformer.h
     projection, norm, mlp = NAMES.get(architecture, ("self_attn.o_proj", None, "mlp"))
@@ -72,7 +72,7 @@ def final_map(architecture: str) -> Callable[[torch.Tensor, int], float]:
         vector = vector.double()
         vector = vector - vector.mean() if centre else vector
         row = network.get_output_embeddings().weight[token_id].double()
-        return float(multiplier * (row @ (gain * vector * scale)))
+        return float(multiplier * (row @ (gain * vector * scale)).detach())
 
     return read
 

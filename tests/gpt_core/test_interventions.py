@@ -338,7 +338,7 @@ def test_the_comparison(tiny_lm: TinyLm) -> None:
     rows = torch.from_numpy(np.stack([logits_at(lm, t, [20])[0] for t in (intact, changed)])).double()
     log_probs = rows.log_softmax(-1)
     assert set(found.token_ids.tolist()) == set(rows.topk(4).indices.flatten().tolist())
-    ids = found.token_ids
+    ids = found.token_ids.copy()
     np.testing.assert_allclose(found.probs, log_probs[0, ids].exp(), rtol=1e-5)
     np.testing.assert_allclose(found.changed_probs, log_probs[1, ids].exp(), rtol=1e-5)
     np.testing.assert_allclose(found.logit_differences, rows[1, ids] - rows[0, ids], atol=1e-4)

