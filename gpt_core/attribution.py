@@ -167,11 +167,10 @@ def _read_head(
         raise UnsupportedError(
             f"The head of {lm.model_id.name} is no matrix with a scale or a cap, so no contribution is shown."
         )
-    rows = weight.double()
-    direction, offset = rows[token_id], 0.0 if bias is None else float(bias[token_id])
+    direction, offset = weight[token_id].double(), 0.0 if bias is None else float(bias[token_id])
     logit = float(plain[token_id]) if cap else float(logits[token_id])
     if versus_id is not None:
-        direction = direction - rows[versus_id]
+        direction = direction - weight[versus_id].double()
         offset -= 0.0 if bias is None else float(bias[versus_id])
         logit -= float(plain[versus_id]) if cap else float(logits[versus_id])
     return scale * direction, scale * offset, logit, cap
