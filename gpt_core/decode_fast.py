@@ -11,12 +11,13 @@ shifts the probabilities; `int8_shift` measures by how much. Only the Generation
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -215,10 +216,14 @@ class _LlamaBlock:
         return _replaced(self, ("query", "key", "value", "out", "gate", "up", "down"))
 
 
-def _replaced(block: Any, names: tuple[str, ...]) -> Any:
-    made = type(block).__new__(type(block))
-    made.__dict__.update(block.__dict__)
-    made.__dict__.update({name: _Int8Linear(block.__dict__[name]) for name in names})
+B = TypeVar("B")
+
+
+def _replaced(block: B, names: tuple[str, ...]) -> B:
+    """A copy of the block with int8 products under `names`."""
+    made = copy.copy(block)
+    for name in names:
+        setattr(made, name, _Int8Linear(getattr(block, name)))
     return made
 
 
@@ -267,8 +272,7 @@ class FastDecoder:
 
     def with_int8(self) -> FastDecoder:
         """The same, but single tokens go through int8 products; a prompt is still read in float32."""
-        made = FastDecoder.__new__(FastDecoder)
-        made.__dict__.update(self.__dict__)
+        made = copy.copy(self)
         head = self._head
         assert isinstance(head, _Linear)
         made._quick = ([block.int8() for block in self._blocks], _Int8Linear(head))

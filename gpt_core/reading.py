@@ -33,10 +33,12 @@ Precision = Literal["float32", "int8"]
 class Reader(Protocol):
     """A text that grows, and the logits after its last token."""
 
-    context_ids: torch.Tensor
-    """`(1, n_tokens)` int64: the text so far."""
     n_read: int
     """Positions that went through the network so far, by this reader."""
+
+    @property
+    def context_ids(self) -> torch.Tensor:
+        """`(1, n_tokens)` int64: the text so far."""
 
     def append(self, token_id: int) -> None:
         """Add a token to the text."""
