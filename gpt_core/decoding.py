@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gpt_core.errors import InputError
 from gpt_core.validation import check_integer, check_number
 
-#: The stages in `generate`'s order. The first two always run; the others only where a token is drawn at random.
-STAGES = ("repetition_penalty", "no_repeat_ngram", "temperature", "top_k", "top_p", "min_p")
+#: The stages in `generate`'s order (GenerationMixin._get_logits_processor). Those before the temperature always run;
+#: the temperature and the filters after it only where a token is drawn at random. Presence and frequency penalty are
+#: not among `generate`'s own settings: they stand where it runs processors that it is given.
+STAGES = (
+    "logit_bias",
+    "repetition_penalty",
+    "no_repeat_ngram",
+    "presence_penalty",
+    "frequency_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+)
+#: The stages that keep or remove tokens by their probability; greedy needs none of them.
+FILTERS = ("top_k", "top_p", "min_p", "typical_p")
+#: What a reader sees of each stage.
+STAGE_LABELS = {"logit_bias": "Logit bias"}
+#: Most tokens with a logit bias of their own, and the largest bias (OpenAI's API allows the same range).
+MAX_BIASED_TOKENS = 300
+MAX_BIAS = 100.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +78,28 @@ SETTING_RANGES: dict[str, SettingRange] = {
             "included; 0 is off."
         ),
     ),
+    "presence_penalty": SettingRange(
+        label="Presence penalty",
+        low=-10.0,
+        high=10.0,
+        default=0.0,
+        slider=(-2.0, 2.0, 0.1),
+        explanation=(
+            "Taken off the logit of every token that is already in the text, prompt included, however often it "
+            "occurs; 0 is off. `generate` has no such setting; OpenAI's API counts only the new text."
+        ),
+    ),
+    "frequency_penalty": SettingRange(
+        label="Frequency penalty",
+        low=-10.0,
+        high=10.0,
+        default=0.0,
+        slider=(-2.0, 2.0, 0.1),
+        explanation=(
+            "Taken off the logit of a token once for each time that it is in the text, prompt included; 0 is off. "
+            "`generate` has no such setting; OpenAI's API counts only the new text."
+        ),
+    ),
     "temperature": SettingRange(
         label="Temperature",
         low=0.0,
@@ -102,24 +144,83 @@ SETTING_RANGES: dict[str, SettingRange] = {
             "Keeps the tokens that are at least this share as probable as the most probable one; 0 is off."
         ),
     ),
+    "typical_p": SettingRange(
+        label="Typical-p",
+        low=0.0,
+        high=1.0,
+        low_open=True,
+        default=1.0,
+        slider=(0.01, 1.0, 0.01),
+        explanation=(
+            "Keeps the tokens whose surprisal is nearest to the entropy, until their probabilities add up to at least "
+            "this; it may remove the most probable token. 1 is off."
+        ),
+    ),
 }
+STAGE_LABELS |= {name: bounds.label for name, bounds in SETTING_RANGES.items()}
 
 #: Temperatures above 0 and below this are refused: logits divided by so little no longer fit what float32 can tell
 #: apart, and the most probable token takes everything anyway.
 LOWEST_TEMPERATURE = 0.01
 
 
+def _check_bias(value: Any) -> tuple[tuple[int, float], ...]:
+    pairs = value.items() if isinstance(value, Mapping) else value
+    if isinstance(pairs, str) or not isinstance(pairs, Iterable):
+        raise InputError(f"`logit_bias` must be pairs of a token id and a number. Given: {repr(value)[:60]}.")
+    found: dict[int, float] = {}
+    for pair in pairs:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError(
+                f"`logit_bias` must be pairs of a token id and a number. Given: {repr(pair)[:60]}."
+            )
+        token_id = check_integer("token id", pair[0], low=0, high=2**31 - 1)
+        if token_id in found:
+            raise InputError(f"`logit_bias` must name each token once. Given twice: {token_id}.")
+        found[token_id] = check_number("logit_bias", pair[1], low=-MAX_BIAS, high=MAX_BIAS)
+    if len(found) > MAX_BIASED_TOKENS:
+        raise InputError(f"`logit_bias` must name at most {MAX_BIASED_TOKENS} tokens. Given: {len(found):,}.")
+    # A bias of 0 does nothing.
+    return tuple((token_id, bias) for token_id, bias in sorted(found.items()) if bias != 0)
+
+
+def _check_stages(name: str, value: Any) -> tuple[str, ...]:
+    """`value` as some of STAGES, in their order there."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"`{name}` must be a list of stages. Given: {repr(value)[:60]}.")
+    stages = tuple(value)
+    for stage in stages:
+        if stage not in STAGES:
+            raise InputError(f"`{name}` must be among: {', '.join(STAGES)}. Given: {repr(stage)[:60]}.")
+    return tuple(stage for stage in STAGES if stage in stages)
+
+
+def _check_order(value: Any) -> tuple[str, ...]:
+    order = () if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if len(order) != len(STAGES) or _check_stages("order", order) != STAGES:
+        raise InputError(
+            f"`order` must name each stage once: {', '.join(STAGES)}. Given: {repr(value)[:60]}."
+        )
+    return order
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingSettings:
     """How a distribution is shaped before a token is drawn. The defaults leave it as the model gives it.
 
-    Raises InputError for a value outside SETTING_RANGES, NaN included.
+    Raises InputError for a value outside SETTING_RANGES, NaN included, and for an order that is none.
     """
 
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, number added to its logit) pairs, by id; a mapping is taken too. Empty is off."""
     repetition_penalty: float = 1.0
     """Factor on the logits of tokens already in the text (arXiv:1909.05858); 1 is off."""
     no_repeat_ngram: int = 0
     """Length in tokens of the runs that may not occur twice; 0 is off."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of each token that is in the text; 0 is off."""
+    frequency_penalty: float = 0.0
+    """Taken off the logit of each token once for each of its occurrences in the text; 0 is off."""
     temperature: float = 1.0
     """Divisor of the logits; 0 is greedy."""
     top_k: int = 0
@@ -128,9 +229,18 @@ class SamplingSettings:
     """Probability kept (arXiv:1904.09751); 1 is off."""
     min_p: float = 0.0
     """Smallest share of the largest probability that is kept (arXiv:2407.01082); 0 is off."""
+    typical_p: float = 1.0
+    """Probability kept, nearest to the entropy first (arXiv:2202.00666); 1 is off."""
+    order: tuple[str, ...] = STAGES
+    """The names of STAGES in the order in which they run; `generate`'s unless said otherwise."""
+    switched_off: tuple[str, ...] = ()
+    """Stages that do not run, whatever their value."""
 
     def __post_init__(self) -> None:
         """Check every value and store it as a plain int or float."""
+        object.__setattr__(self, "logit_bias", _check_bias(self.logit_bias))
+        object.__setattr__(self, "order", _check_order(self.order))
+        object.__setattr__(self, "switched_off", _check_stages("switched_off", self.switched_off))
         for name, value_range in SETTING_RANGES.items():
             value: Any = getattr(self, name)
             checked: float | int
@@ -150,12 +260,31 @@ class SamplingSettings:
     @property
     def greedy(self) -> bool:
         """True where the most probable token is taken and nothing is drawn."""
-        return self.temperature == 0
+        return self.temperature == 0 and "temperature" not in self.switched_off
+
+    @property
+    def in_default_order(self) -> bool:
+        """Whether the stages run in `generate`'s order."""
+        return self.order == STAGES
+
+    @property
+    def run_order(self) -> tuple[str, ...]:
+        """The order in which the stages run. Greedy, the choice of the largest logit comes after all penalties."""
+        if not self.greedy:
+            return self.order
+        last = ("temperature", *FILTERS)
+        return (
+            *(s for s in self.order if s not in last),
+            "temperature",
+            *(s for s in self.order if s in FILTERS),
+        )
 
     def is_active(self, stage: str) -> bool:
-        """Whether that stage of STAGES does anything. Greedy, nothing after the temperature does."""
-        if self.greedy and STAGES.index(stage) > STAGES.index("temperature"):
+        """Whether that stage of STAGES does anything. Greedy, no filter does."""
+        if stage in self.switched_off or (self.greedy and stage in FILTERS):
             return False
+        if stage == "logit_bias":
+            return bool(self.logit_bias)
         return bool(getattr(self, stage) != SETTING_RANGES[stage].default)
 
 
@@ -274,7 +403,10 @@ class GenerationSettings:
     @property
     def effective_sampling(self) -> SamplingSettings:
         """The stages as they run: at temperature 0 where nothing is drawn."""
-        return self.sampling if self.do_sample else dataclasses.replace(self.sampling, temperature=0.0)
+        if self.do_sample:
+            return self.sampling
+        switched_off = tuple(stage for stage in self.sampling.switched_off if stage != "temperature")
+        return dataclasses.replace(self.sampling, temperature=0.0, switched_off=switched_off)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

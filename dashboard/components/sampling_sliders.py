@@ -9,13 +9,12 @@ from gpt_core.decoding import (
     MAX_STOP_STRING_CHARACTERS,
     MAX_STOP_STRINGS,
     SETTING_RANGES,
-    STAGES,
     SamplingSettings,
 )
 from gpt_core.recipes import Preset, presets
 
 
-def draw(page: str, *, stages: tuple[str, ...] = STAGES) -> SamplingSettings:
+def draw(page: str, *, stages: tuple[str, ...] = tuple(SETTING_RANGES)) -> SamplingSettings:
     """A slider for each of `stages`, in the order in which they run, and a button that puts all back."""
     chosen: dict[str, Any] = {}
     for stage in stages:
@@ -67,7 +66,7 @@ def _take_preset(page: str, ready: dict[str, Preset]) -> None:
     st.session_state[f"{page}_mode"] = "Draw" if settings.do_sample else "Greedy"
     st.session_state[f"{page}_max_new_tokens"] = settings.max_new_tokens
     st.session_state[f"{page}_seed"] = settings.seed
-    for stage in STAGES:
+    for stage in SETTING_RANGES:
         value = getattr(settings.sampling, stage)
         st.session_state[f"{page}_{stage}"] = value
 
