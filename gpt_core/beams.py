@@ -213,15 +213,18 @@ def _search(
             feeder.go_on([parents[i] for i in order], [token_ids[i] for i in order])
         entered = {i - n_beams for i in best.tolist() if i >= n_beams}
 
-        def state_of(i: int) -> BeamState:
-            if not bool(ended[i]):
-                return "kept" if i in order else "dropped"
-            if i >= n_beams:  # only the first ones may finish
-                return "dropped"
-            if i not in entered:
-                return "outdone"
-            return "ended" if token_ids[i] in end_ids else "cut off"
-
+        states: list[BeamState] = [
+            ("kept" if i in order else "dropped")
+            if not hit
+            else "dropped"  # only the first ones may finish
+            if i >= n_beams
+            else "outdone"
+            if i not in entered
+            else "ended"
+            if token_ids[i] in end_ids
+            else "cut off"
+            for i, hit in enumerate(ended.tolist())
+        ]
         yield BeamStep(
             index=index,
             candidates=tuple(
@@ -230,8 +233,8 @@ def _search(
                     token_id=token_ids[i],
                     token_log_prob=token_log_probs[i],
                     log_prob=float(sums[i]),
-                    state=state_of(i),
-                    place=order.index(i) if state_of(i) == "kept" else None,
+                    state=states[i],
+                    place=order.index(i) if states[i] == "kept" else None,
                     score=float(scores[i]) if bool(ended[i]) and i < n_beams else None,
                 )
                 for i in range(n_candidates)

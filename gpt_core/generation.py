@@ -143,30 +143,23 @@ def generate_tokens(
 def grow_branch(
     lm: LanguageModel,
     prompt_ids: Sequence[int],
-    steps: Sequence[GenerationStep],
-    token_id: int,
+    taken_ids: Sequence[int],
     settings: GenerationSettings,
     *,
     control: Control | None = None,
     precision: Precision = "float32",
 ) -> Iterator[GenerationStep]:
-    """Take another road at the last of `steps`: `token_id` in place of its token, then go on from there.
+    """Go on from a continuation of which `taken_ids` are given, the last of them where another road was taken.
 
-    `steps` are the first steps of a continuation of `prompt_ids`. Yields the step with the token that was asked for,
-    and at most `max_new_tokens` after it, drawn with a generator of the branch's own. What a kept text (`keep`)
-    begins with in common is not computed again. Raises InputError where `token_id` is neither the token that was
-    taken nor among the step's alternatives, and as `generate_tokens` does.
+    Yields at most `max_new_tokens` steps after them, drawn with a generator of the branch's own. What a kept text
+    (`keep`) begins with in common is not computed again. Raises as `generate_tokens` does.
     """
-    if not steps:
-        raise InputError("A branch grows from a token of a continuation. Given: none.")
-    before = tuple(step.token_id for step in steps[:-1])
-    forced = take_alternative(steps[-1], token_id)
-    ids = check_prompt(lm, (*prompt_ids, *before, token_id), max_new_tokens=settings.max_new_tokens)
+    ids = check_prompt(lm, (*prompt_ids, *taken_ids), max_new_tokens=settings.max_new_tokens)
     sampling.check_vocabulary(settings.sampling, lm.geometry.vocab_size)
     check_precision(lm, precision)
     n_prompt = len(prompt_ids)
     run = _Run(lm, ids[:n_prompt], settings, control, precision)
-    return run.steps(keep=True, taken=before, forced=forced)
+    return run.steps(keep=True, taken=ids[n_prompt:])
 
 
 def check_precision(lm: LanguageModel, precision: Precision) -> None:
@@ -177,26 +170,41 @@ def check_precision(lm: LanguageModel, precision: Precision) -> None:
         fast_decoder(lm, int8=True)
 
 
-def take_alternative(step: GenerationStep, token_id: int) -> GenerationStep:
-    """`step` as if `token_id`, its own or one of its alternatives, had been taken; else InputError."""
-    if token_id == step.token_id:
-        return dataclasses.replace(step, forced=True, stop_reason=None)
+def take_alternative(
+    lm: LanguageModel,
+    prompt_ids: Sequence[int],
+    steps: Sequence[GenerationStep],
+    token_id: int,
+    settings: GenerationSettings,
+) -> GenerationStep:
+    """The last of `steps` as if `token_id`, its own or one of its alternatives, had been taken. Runs no model.
+
+    `steps` are the first steps of a continuation of `prompt_ids`; `settings` are those of the branch that begins so.
+    Raises InputError for any other token.
+    """
+    if not steps:
+        raise InputError("A branch grows from a token of a continuation. Given: none.")
+    step = steps[-1]
     places = np.flatnonzero(step.alternative_ids == token_id)
-    if not len(places):
-        raise InputError(
-            f"Token {token_id} is not among the {len(step.alternative_ids)} alternatives kept at step {step.index}. "
-            "Choose one of these."
-        )
-    place = int(places[0])
-    return dataclasses.replace(
-        step,
-        token_id=int(token_id),
-        prob=float(step.alternative_probs[place]),
-        filtered_prob=float(step.alternative_filtered_probs[place]),
-        rank=1 + int((step.alternative_probs > step.alternative_probs[place]).sum()),
-        forced=True,
-        stop_reason=None,
-    )
+    changed: dict[str, Any] = {}
+    if token_id != step.token_id:
+        if not len(places):
+            raise InputError(
+                f"Token {token_id} is not among the {len(step.alternative_ids)} alternatives kept at step "
+                f"{step.index}. Choose one of these."
+            )
+        prob = step.alternative_probs[places[0]]
+        changed = {
+            "token_id": int(token_id),
+            "prob": float(prob),
+            "filtered_prob": float(step.alternative_filtered_probs[places[0]]),
+            "rank": 1 + int((step.alternative_probs > prob).sum()),
+        }
+    run = _Run(lm, tuple(prompt_ids), settings, None, "float32")
+    for before in steps[:-1]:
+        run.text_with(before.token_id)
+    forced = dataclasses.replace(step, **changed, forced=True)
+    return run.finished(forced, last=False)
 
 
 class _Run:
@@ -216,24 +224,15 @@ class _Run:
         self._decoder = ContinuationDecoder(lm, prompt_ids, settings.stop_strings)
         self._end_ids = end_token_ids(lm)
 
-    def steps(
-        self, *, keep: bool, taken: tuple[int, ...] = (), forced: GenerationStep | None = None
-    ) -> Iterator[GenerationStep]:
-        """The steps after the tokens `taken`, of which `forced` is the first where it is given."""
+    def steps(self, *, keep: bool, taken: tuple[int, ...] = ()) -> Iterator[GenerationStep]:
+        """The steps after the tokens `taken`; with some of them, what was kept of such a text is used."""
         import torch
 
         from gpt_core.reading import keep_text, open_reader
 
-        settings, control = self._settings, self._control
+        settings, control, start = self._settings, self._control, len(taken)
         for token_id in taken:
-            self._text_with(token_id)
-        start = len(taken)
-        if forced is not None:
-            step = self._finished(forced, last=False)
-            yield step
-            if step.stop_reason is not None:
-                return
-            taken, start = (*taken, forced.token_id), start + 1
+            self.text_with(token_id)
         generator = torch.Generator(device=self._lm.device).manual_seed(settings.seed)
         reader = open_reader(
             self._lm,
@@ -241,7 +240,7 @@ class _Run:
             capacity=len(self._prompt_ids) + start + settings.max_new_tokens,
             control=control,
             precision=self._precision,
-            reuse=forced is not None,
+            reuse=bool(taken),
         )
         try:
             for index in range(start, start + settings.max_new_tokens):
@@ -250,7 +249,7 @@ class _Run:
                 token_id, numbers = _take_token(reader.next_logits(), reader.context_ids, settings, generator)
                 reader.append(token_id)
                 bare = GenerationStep(index=index, token_id=token_id, text="", elapsed=0.0, **numbers)
-                step = self._finished(bare, last=index + 1 == start + settings.max_new_tokens)
+                step = self.finished(bare, last=index + 1 == start + settings.max_new_tokens)
                 yield step
                 if step.stop_reason is not None:
                     return
@@ -258,13 +257,13 @@ class _Run:
             if keep:
                 keep_text(self._lm, reader, precision=self._precision)
 
-    def _text_with(self, token_id: int) -> tuple[str, bool]:
+    def text_with(self, token_id: int) -> tuple[str, bool]:
         """The continuation with one more token, and whether that completes a stop string."""
         return self._decoder.extend((token_id,)), self._decoder.completes_stop_string()
 
-    def _finished(self, step: GenerationStep, *, last: bool) -> GenerationStep:
+    def finished(self, step: GenerationStep, *, last: bool) -> GenerationStep:
         """`step` with the text so far, the time, and whether it is the last."""
-        text, stopped = self._text_with(step.token_id)
+        text, stopped = self.text_with(step.token_id)
         reason: StopReason | None = (
             "end token"
             if step.token_id in self._end_ids

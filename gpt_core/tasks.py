@@ -17,7 +17,6 @@ from gpt_core.few_shot import FewShotExample, FewShotTask
 LOAD_SECONDS = 900.0
 
 if TYPE_CHECKING:
-    from gpt_core.generation import GenerationStep
     from gpt_core.model import LanguageModel
 
 
@@ -170,13 +169,11 @@ class GenerateTask(ModelTask):
 
 @dataclass(frozen=True, kw_only=True)
 class BranchTask(ModelTask):
-    """Take another token at the last of `steps` and go on. Items: generation.GenerationStep. Result: their number."""
+    """Go on where another token was taken. Items: generation.GenerationStep. Result: their number."""
 
     token_ids: tuple[int, ...]
-    steps: tuple[GenerationStep, ...]
-    """The continuation up to the token whose place another takes."""
-    taken: int
-    """The token that takes its place."""
+    taken_ids: tuple[int, ...]
+    """The continuation up to and including the token that was taken."""
     settings: GenerationSettings
     precision: Literal["float32", "int8"] = "float32"
 
@@ -187,21 +184,12 @@ class BranchTask(ModelTask):
         from gpt_core.generation import grow_branch
 
         lm = yield from self._find_model(control)
-        n_steps = 0
+        most, n_steps = self.settings.max_new_tokens, 0
         for step in grow_branch(
-            lm,
-            self.token_ids,
-            self.steps,
-            self.taken,
-            self.settings,
-            control=control,
-            precision=self.precision,
+            lm, self.token_ids, self.taken_ids, self.settings, control=control, precision=self.precision
         ):
             n_steps += 1
-            control.report(
-                n_steps / (self.settings.max_new_tokens + 1),
-                f"Token {n_steps} of at most {self.settings.max_new_tokens + 1}",
-            )
+            control.report(n_steps / most, f"Token {n_steps} of at most {most}")
             yield step
         return n_steps
 
