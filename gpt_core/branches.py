@@ -11,11 +11,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt_core.decoding import GenerationSettings
 from gpt_core.errors import InputError, MemoryLimitError
 from gpt_core.generation import GenerationStep
+
+if TYPE_CHECKING:
+    from gpt_core.reading import Precision
 
 #: Most branches of a tree.
 MAX_BRANCHES = 24
@@ -42,7 +45,7 @@ class Branch:
     """All tokens of the continuation, those before the fork too; empty while nothing has come."""
     settings: GenerationSettings
     """What its own tokens were drawn with, its seed included."""
-    precision: str
+    precision: Precision
     """`float32` or `int8`: what its own tokens were computed in."""
 
     @property
@@ -123,7 +126,7 @@ class BranchTree:
         name: str = "",
         parent: int | None = None,
         fork: int = 0,
-        precision: str = "float32",
+        precision: Precision = "float32",
     ) -> BranchTree:
         """The tree with one more branch; `steps` is the whole continuation, its first `fork` those of the parent.
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from gpt_core.decoding import (
     MAX_SEED,
     SETTING_RANGES,
+    STAGE_LABELS,
     STAGES,
     BeamSettings,
     GenerationSettings,
     SamplingSettings,
     check_range,
 )
+from gpt_core.errors import InputError
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
@@ -333,3 +335,45 @@ def _run_lines(runs: Sequence[GenerationSettings | BeamSettings], lm: LanguageMo
         f"{indent}    print(tokenizer.decode(ids[n_prompt:], skip_special_tokens=True))",
     ]
     return lines
+
+
+def describe_settings(settings: GenerationSettings) -> str:
+    """In a few words what is not at its default: `temperature 0.7, top-k 50`."""
+    shape = settings.effective_sampling
+    said = ["greedy"] if shape.greedy else []
+    for stage in _active_stages(shape):
+        if stage == "logit_bias":
+            said.append(f"{len(shape.logit_bias)} biased")
+        else:
+            said.append(f"{STAGE_LABELS[stage].lower()} {getattr(shape, stage):g}")
+    if not shape.in_default_order and not shape.greedy:
+        said.append("own order")
+    return ", ".join(said) or "plain draw"
+
+
+def write_settings(settings: GenerationSettings) -> dict[str, Any]:
+    """How the distribution is shaped, as plain values that JSON carries: what is not at its default."""
+    plain = SamplingSettings()
+    written: dict[str, Any] = {
+        field.name: getattr(settings.sampling, field.name)
+        for field in dataclasses.fields(SamplingSettings)
+        if getattr(settings.sampling, field.name) != getattr(plain, field.name)
+    }
+    return written if settings.do_sample else {**written, "greedy": True}
+
+
+def read_settings(written: Any, base: GenerationSettings) -> GenerationSettings:
+    """`base` with the shape that `write_settings` wrote; InputError for anything else."""
+    names = {field.name for field in dataclasses.fields(SamplingSettings)}
+    if not isinstance(written, dict) or not set(written) <= names | {"greedy"}:
+        raise InputError("Settings must be a list of names and values of the pipeline's settings.")
+    values: dict[str, Any] = {
+        name: tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        if isinstance(value, list)
+        else value
+        for name, value in written.items()
+        if name != "greedy"
+    }
+    return dataclasses.replace(
+        base, sampling=SamplingSettings(**values), do_sample=written.get("greedy") is not True
+    )
