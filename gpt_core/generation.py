@@ -294,13 +294,14 @@ def _take_token(
             token_id = sampling.draw_token(filtered_logits.softmax(dim=-1)[0], generator)
         probs, entropy = _summarise(logits[0])
         top = probs.topk(min(settings.n_alternatives, len(probs)))
+        n_survivors = int((filtered_logits > -math.inf).sum())
         if filtered_logits is logits:  # no stage did anything
-            kept = probs
-            n_survivors, filtered_entropy = int((logits > -math.inf).sum()), entropy
+            kept, filtered_entropy = probs, entropy
+        elif n_survivors == len(probs):
+            kept, filtered_entropy = _summarise(filtered_logits[0])
         else:
-            survivors = (filtered_logits[0] > -math.inf).nonzero()[:, 0]
-            n_survivors = len(survivors)
             # Of the few that are left: over the whole vocabulary the zeros would be summed up too.
+            survivors = (filtered_logits[0] > -math.inf).nonzero()[:, 0]
             few, filtered_entropy = _summarise(filtered_logits[0, survivors])
             kept = torch.zeros_like(probs).index_put_((survivors,), few)
         return token_id, {
@@ -324,14 +325,14 @@ def _summarise(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
     import torch
 
     # MPS has no float64.
-    shifted = (logits.cpu() if logits.device.type == "mps" else logits).to(
-        torch.float64
-    ) - logits.max().item()
-    weights = shifted.exp()
-    total = float(weights.sum())
-    # A logit of minus infinity has no weight, and 0 times infinity is no number.
-    mean = float(torch.dot(weights, shifted.clamp_min(-1e9))) / total
-    probs = (weights / total).to(device=logits.device, dtype=torch.float32)
+    weights = (logits.cpu() if logits.device.type == "mps" else logits).to(torch.float64, copy=True)
+    weights -= float(logits.max())
+    shifted = weights.clone()
+    total = float(weights.exp_().sum())
+    mean = float(torch.dot(weights, shifted)) / total
+    if math.isnan(mean):  # a logit of minus infinity: no weight, and 0 times infinity is no number
+        mean = float(torch.dot(weights, shifted.clamp_min(-1e9))) / total
+    probs = weights.div_(total).to(device=logits.device, dtype=torch.float32)
     return probs, max(0.0, (math.log(total) - mean) / math.log(2))
 
 

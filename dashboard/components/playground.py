@@ -36,6 +36,7 @@ SLOT = "generation"
 INTERVAL = 0.4
 _TREE, _GROWTH, _ROWS = "_generation_tree", "_generation_growth", "_generation_rows"
 _PROBLEM, _FOCUS, _NOW = "_generation_problem", "_generation_focus", "_generation_now"
+_CLICKED = "_generation_clicked"
 #: Where a text can be looked at further, by the page's file.
 _PAGES = {
     "attention": ("Attention", ":material/grid_on:"),
@@ -177,8 +178,9 @@ def show_int8(model: str) -> bool:
 def _show(colour: str) -> None:
     status = job.look(SLOT)
     growth: _Growth | None = st.session_state.get(_GROWTH)
-    if growth is not None and (status is None or status.finished):
-        st.rerun()  # the page around this fragment shows Stop or Generate
+    clicked = st.session_state.pop(_CLICKED, False)
+    if clicked or (growth is not None and (status is None or status.finished)):
+        st.rerun()  # the page around this fragment shows Stop or Generate, and how often it looks
     tree = current_tree() if growth is None or status is None else _with_items(growth, status)
     if tree is None:
         return
@@ -294,6 +296,7 @@ def _take_in(growth: _Growth, status: "JobStatus | None") -> BranchTree:
 def take(number: int, index: int, token_id: int) -> None:
     """Grow a branch: `token_id` in place of token `index` of branch `number`. For a callback."""
     st.session_state.pop(_PROBLEM, None)
+    st.session_state[_CLICKED] = True
     growth: _Growth | None = st.session_state.get(_GROWTH)
     if growth is not None:  # what runs is stopped, and what it made stays
         job.stop(SLOT)
