@@ -19,14 +19,17 @@ from gpt_core.errors import InputError
 
 if TYPE_CHECKING:
     from gpt_core.attention import AttentionMaps, AttentionSteps
+    from gpt_core.attribution import DirectContributions
     from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
     from gpt_core.generation import GenerationStep
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import FamilyMember, ParameterPart
+    from gpt_core.predictions import Trajectories
+    from gpt_core.removal import TokenFate
     from gpt_core.rotary import RotaryAngles
-    from gpt_core.sampling import SamplingResult
+    from gpt_core.sampling import CumulativeCurve, SamplingResult
     from gpt_core.tokenizer import DecodedIds, Tokenization, Variant
     from gpt_core.trace import Trace
     from gpt_core.vocabulary import VocabularyMatches
@@ -274,7 +277,7 @@ def _logits(model: str, token_ids: tuple[int, ...], position: int) -> np.ndarray
     return row
 
 
-@_kept(64)
+@_kept(12)
 def sampling(
     model: str, token_ids: tuple[int, ...], position: int, settings: SamplingSettings
 ) -> SamplingResult:
@@ -341,3 +344,62 @@ def chat_turn(model: str, text: str) -> ChatTurn:
     from gpt_core.chat import as_chat_turn
 
     return as_chat_turn(_model(model), text)
+
+
+def sampling_curve(
+    model: str, token_ids: tuple[int, ...], position: int, settings: SamplingSettings, stage: str
+) -> CumulativeCurve:
+    """`sampling.cumulative_curve` of one stage."""
+    from gpt_core.sampling import cumulative_curve
+
+    return cumulative_curve(sampling(model, token_ids, position, settings), stage)
+
+
+def token_fate(
+    model: str, token_ids: tuple[int, ...], position: int, settings: SamplingSettings, token_id: int
+) -> TokenFate:
+    """`removal.explain_token`."""
+    from gpt_core.removal import explain_token
+
+    result = sampling(model, token_ids, position, settings)
+    return explain_token(result, token_id, token_ids[: position + 1])
+
+
+@_kept(32)
+def rank_trajectories(
+    model: str, token_ids: tuple[int, ...], position: int, chosen: tuple[int, ...]
+) -> Trajectories:
+    """`predictions.rank_trajectories`."""
+    from gpt_core.predictions import rank_trajectories as compute
+
+    return compute(_model(model), _trace(model, token_ids), position=position, token_ids=chosen)
+
+
+@_kept(32)
+def contributions(
+    model: str, token_ids: tuple[int, ...], position: int, token_id: int, versus_id: int | None
+) -> DirectContributions:
+    """`attribution.direct_contributions`."""
+    from gpt_core.attribution import direct_contributions
+
+    return direct_contributions(
+        _model(model), _trace(model, token_ids), position=position, token_id=token_id, versus_id=versus_id
+    )
+
+
+def token_by_text(model: str, text: str) -> int | None:
+    """The token that a reader means by `text`: written so, after a space, as a vocabulary string, or as `#id`."""
+    from gpt_core.vocabulary import find_tokens
+
+    lm = _model(model)
+    if text.startswith("#") and text[1:].isascii() and text[1:].isdigit():
+        number = int(text[1:]) if len(text) < 12 else lm.geometry.vocab_size
+        return number if number < lm.geometry.vocab_size else None
+    found = find_tokens(lm, text)
+    ways = (found.token_id, found.spaced_token_id, found.piece_token_id)
+    return next((token_id for token_id in ways if token_id is not None), None)
+
+
+def decoded_text(model: str, token_ids: tuple[int, ...]) -> str:
+    """`token_ids.decode_ids`, the text."""
+    return decoded_ids(model, token_ids).text

@@ -1,16 +1,17 @@
 """What a forward pass leaves behind for a reader: the vectors between the blocks, and q, k and v inside them.
 
-Everything here is installed once, when a model is loaded, and never changed. Whether anything is recorded, and
-where, belongs to the call: a context variable. So two threads trace the same model without seeing each other, and
+Everything here is installed once, when a model is loaded, and never changed. Whether anything is recorded or replaced,
+and where, belongs to the call: a context variable. So two threads trace the same model without seeing each other, and
 a pass that nobody records costs a look at that variable.
 
 Does not know what a language model, a tokenizer or a page is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any
 from weakref import ref
@@ -58,9 +59,50 @@ class Recording:
     position_vectors: torch.Tensor | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What a pass is to use instead of some of its own vectors. Belongs to the call that makes the pass."""
+
+    heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Layer to the heads `(k,)` int64 and what each gives instead: `(1 or n_tokens, k, d_value)`, before the output
+    projection."""
+    mlps: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Layer to what its MLP writes instead: `(1 or n_tokens, d_model)`."""
+    offset: int = 0
+    """Tokens that earlier passes have read. What is given for each token ends with the last of them."""
+    layer: int = 0
+    """The block that runs now."""
+
+    def edit_heads(self, output: torch.Tensor) -> torch.Tensor:
+        """The heads' outputs `(batch, n_queries, n_heads, d_value)` of the block that runs now."""
+        if self.layer not in self.heads:
+            return output
+        heads, values = self.heads[self.layer]
+        rows = self._rows(output.shape[1], values)
+        output = output.clone()
+        output[:, rows[0], heads] = values[rows[1]].to(output)
+        return output
+
+    def edit_mlp(self, layer: int, output: torch.Tensor) -> torch.Tensor:
+        """What the MLP of a block writes, `(batch, n, d_model)`."""
+        values = self.mlps[layer]
+        rows = self._rows(output.shape[1], values)
+        output = output.clone()
+        output[:, rows[0]] = values[rows[1]].to(output)
+        return output
+
+    def _rows(self, n_queries: int, values: torch.Tensor) -> tuple[slice, slice]:
+        """Which queries are replaced, and by which rows of `values`."""
+        if values.shape[0] == 1:  # the same at every position, new tokens included
+            return slice(None), slice(None)
+        here = slice(self.offset, min(self.offset + n_queries, values.shape[0]))
+        return slice(0, max(0, here.stop - here.start)), here
+
+
 _recording: ContextVar[Recording | None] = ContextVar("gpt_core_recording", default=None)
 _replay: ContextVar[torch.Tensor | None] = ContextVar("gpt_core_replay", default=None)
 _check: ContextVar[Callable[[], None] | None] = ContextVar("gpt_core_check", default=None)
+_plan: ContextVar[Plan | None] = ContextVar("gpt_core_plan", default=None)
 
 
 @contextmanager
@@ -82,6 +124,16 @@ def interruptible(check: Callable[[], None] | None) -> Iterator[None]:
         yield
     finally:
         _check.reset(token)
+
+
+@contextmanager
+def intervening(plan: Plan | None) -> Iterator[None]:
+    """Replace what `plan` says in the passes made inside the `with` block by this thread, and in no others."""
+    token = _plan.set(plan)
+    try:
+        yield
+    finally:
+        _plan.reset(token)
 
 
 @contextmanager
@@ -184,11 +236,13 @@ def _capturing_attention(
             )
         )
     if softcap is not None:
-        return _softcapped_attention(module, query, key, value, attention_mask, scaling, softcap), None
-    output, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
-    return output, None
+        output = _softcapped_attention(module, query, key, value, attention_mask, scaling, softcap)
+    else:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    plan = _plan.get()
+    return (output if plan is None else plan.edit_heads(output)), None
 
 
 # Without the mask's registration under the same name a sliding window vanishes silently.
@@ -223,10 +277,18 @@ def install(
 ) -> None:
     """Prepare a freshly loaded model for recording and replay. Call once per model."""
 
-    def before_block(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_block(
+        layer: int, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         check = _check.get()
         if check is not None:
             check()
+            hidden = args[0] if args else kwargs["hidden_states"]
+            if hidden.requires_grad:  # the way back through the blocks can be stopped as well
+                hidden.register_hook(lambda gradient: check())
+        plan = _plan.get()
+        if plan is not None:
+            plan.layer = layer
         recording = _recording.get()
         if recording is not None:
             if recording.check is not None:
@@ -252,8 +314,8 @@ def install(
         if recording is not None:
             recording.position_vectors = output[0] if output.dim() == 3 else output
 
-    for block in blocks:
-        block.register_forward_pre_hook(before_block, with_kwargs=True)
+    for layer, block in enumerate(blocks):
+        block.register_forward_pre_hook(partial(before_block, layer), with_kwargs=True)
         block.register_forward_hook(after_block)
     token_embedding.register_forward_hook(after_tokens)
     if position_embedding is not None:
@@ -271,6 +333,30 @@ def install(
     # `generate` reads it to tell which arguments there are.
     forward_or_replay.__signature__ = signature(decoder.forward)  # type: ignore[attr-defined]
     decoder.forward = forward_or_replay
+
+
+def install_mlps(mlps: Sequence[torch.nn.Module]) -> None:
+    """Prepare the modules `(n_layers,)` whose outputs the blocks add as their MLPs' for `intervening`. Once a model."""
+
+    def after_mlp(layer: int, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        plan = _plan.get()
+        if plan is None or layer not in plan.mlps:
+            return None
+        written = _first_tensor(output)
+        edited = plan.edit_mlp(layer, written.reshape(-1, *written.shape[-2:])).reshape(written.shape)
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+    for layer, mlp in enumerate(mlps):
+        mlp.register_forward_hook(partial(after_mlp, layer))
+
+
+def head_outputs(capture: LayerCapture, *, queries: slice = slice(None)) -> torch.Tensor:
+    """What each head gives to the output projection, `(n_queries, n_heads, d_value)`, float32: its map times v."""
+    n_heads = capture.query.shape[0]
+    heads = torch.arange(n_heads, device=capture.query.device)
+    value = capture.value[heads // (n_heads // capture.key.shape[0])].float()
+    weights = attention_scores(capture, heads=heads, queries=queries).softmax(dim=-1)
+    return torch.matmul(weights, value).transpose(0, 1)
 
 
 def recorded_pass(

@@ -30,8 +30,9 @@ from gpt_core.acquire import acquire_model
 from gpt_core.anatomy import Anatomy, find_anatomy
 from gpt_core.canary import Canary, run_canary
 from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model
-from gpt_core.errors import GptCoreError, InputError, ModelLoadError
+from gpt_core.errors import GptCoreError, InputError, ModelLoadError, UnsupportedError
 from gpt_core.registry import Registry
+from gpt_core.writers import LayerWriters, find_writers
 
 # Bars on the server's console say nothing to a reader; `Control.report` does.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -84,8 +85,11 @@ class LanguageModel:
     """Its sizes."""
     canary: Canary
     """What was measured when it was loaded."""
+    writers: tuple[LayerWriters, ...]
+    """`(n_layers,)` the parts that write between the blocks; empty where they cannot be told apart."""
     closed_views: Mapping[str, str]
-    """View (`attention`, `logits`, `lens`, `walk`) to the sentence why this model cannot serve it exactly."""
+    """View (`attention`, `logits`, `lens`, `walk`, `writers`) to the sentence why this model cannot serve it
+    exactly."""
     device: torch.device
     """Where its weights are."""
 
@@ -127,6 +131,18 @@ def wrap_network(
         config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     canary, final_norm = run_canary(network, anatomy)
     anatomy = dataclasses.replace(anatomy, final_norm=final_norm)
+    closed_views = dict(canary.closed_views)
+    writers: tuple[LayerWriters, ...] = ()
+    try:
+        if "attention" in closed_views:
+            raise UnsupportedError(
+                f"{type(network).__name__} computes attention in its own way, which cannot be taken apart into heads "
+                "exactly here. The other parts of the page work."
+            )
+        writers = find_writers(network, anatomy)
+        capture.install_mlps([layer.mlp for layer in writers])
+    except UnsupportedError as error:
+        closed_views["writers"] = str(error)
     plain = copy.deepcopy(tokenizer.backend_tokenizer)
     plain.encode_special_tokens = True
     config = network.config.get_text_config()
@@ -153,7 +169,8 @@ def wrap_network(
             else "other",
         ),
         canary=canary,
-        closed_views=MappingProxyType(dict(canary.closed_views)),
+        writers=writers,
+        closed_views=MappingProxyType(closed_views),
         device=torch.device(device),
     )
 

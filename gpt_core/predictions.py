@@ -4,8 +4,11 @@ Probabilities are over the whole vocabulary, ranks are counted (not sorted), and
 final norm and head, so that its last row is the model's prediction.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +17,9 @@ from gpt_core.errors import InputError, UnsupportedError
 from gpt_core.model import Control, LanguageModel
 from gpt_core.trace import Trace, logits_at, logits_of
 from gpt_core.validation import check_integer
+
+if TYPE_CHECKING:
+    from gpt_core.tokenizer import Tokenization
 
 _LN2 = float(np.log(2.0))
 #: Bytes of logits that are held at once.
@@ -90,9 +96,12 @@ class LogitLens:
     """`(n_layers + 1, n_positions)`: bits."""
     final_ranks: np.ndarray
     """`(n_layers + 1, n_positions)`: rank at this depth of the token that the last row predicts, from 1."""
+    kl_to_final: np.ndarray
+    """`(n_layers + 1, n_positions)`: bits that are lost by expecting what this depth does instead of what the model
+    does, KL(model || depth); 0 in the last row."""
 
     def __post_init__(self) -> None:
-        for array in (self.token_ids, self.probs, self.entropies, self.final_ranks):
+        for array in (self.token_ids, self.probs, self.entropies, self.final_ranks, self.kl_to_final):
             assert array.shape == (self.token_ids.shape[0], len(self.positions))
             array.flags.writeable = False
 
@@ -173,30 +182,123 @@ def logit_lens(
         check_integer("position", end, low=0, high=trace.n_tokens - 1)
     n_rows, n_columns = trace.n_layers + 1, len(columns)
     token_ids = np.zeros((n_rows, n_columns), dtype=np.int64)
-    probs, entropies = (np.zeros((n_rows, n_columns), dtype=np.float32) for _ in range(2))
+    probs, entropies, kl = (np.zeros((n_rows, n_columns), dtype=np.float32) for _ in range(3))
     final_ranks = np.zeros((n_rows, n_columns), dtype=np.int64)
-    # From the last row back, so that its prediction is known when the others are ranked.
-    for done, row in enumerate(reversed(range(n_rows))):
-        with torch.inference_mode():
-            hidden = trace.residual[row][columns.start : columns.stop].to(lm.device)
-            normed = norm(hidden[None])[0]
-        for part in _chunks(n_columns, lm.geometry.vocab_size):
+    done = 0
+    chunks = list(_chunks(n_columns, lm.geometry.vocab_size))
+    for part in chunks:
+        here = slice(part.start, part.stop)
+        where = slice(columns.start + part.start, columns.start + part.stop)
+        # The last row first: the others are held against it.
+        final: np.ndarray | None = None
+        final_ids = np.zeros(0, dtype=np.int64)
+        for row in reversed(range(n_rows)):
             if control is not None:
                 control.check()
-                control.report(done / n_rows, f"Reading depth {row} of 0–{n_rows - 1}")
-            here = slice(part.start, part.stop)
-            logits = logits_of(lm, normed[here])
-            final = logits.argmax(axis=-1) if row == n_rows - 1 else token_ids[-1, here]
-            read = _read_logits(logits, final)
+                control.report(done / (n_rows * len(chunks)), f"Reading depth {row} of 0–{n_rows - 1}")
+            done += 1
+            with torch.inference_mode():
+                normed = norm(trace.residual[row][where].to(lm.device)[None])[0]
+            logits = logits_of(lm, normed)
+            if final is None:
+                final, final_ids = logits, logits.argmax(axis=-1)
+            read = _read_logits(logits, final_ids)
             token_ids[row, here], entropies[row, here] = read.best_ids, read.entropies
             probs[row, here] = np.exp(read.best_log_probs)
             final_ranks[row, here] = read.ranks
+            if row < n_rows - 1:
+                kl[row, here] = _kl_bits(final, logits)
     return LogitLens(
         positions=tuple(columns),
         token_ids=token_ids,
         probs=probs,
         entropies=entropies,
         final_ranks=final_ranks,
+        kl_to_final=kl,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Trajectories:
+    """How chosen tokens fare from depth to depth, after one position."""
+
+    position: int
+    """From 0."""
+    token_ids: tuple[int, ...]
+    """`(k,)`: the tokens."""
+    ranks: np.ndarray
+    """`(n_layers + 1, k)`: int64, 1 + number of tokens with a higher logit at that depth."""
+    probs: np.ndarray
+    """`(n_layers + 1, k)`: probability at that depth."""
+
+    def __post_init__(self) -> None:
+        for array in (self.ranks, self.probs):
+            assert array.shape == (self.ranks.shape[0], len(self.token_ids))
+            array.flags.writeable = False
+
+
+def rank_trajectories(
+    lm: LanguageModel, trace: Trace, *, position: int, token_ids: Sequence[int]
+) -> Trajectories:
+    """Rank and probability of `token_ids` at every depth, as the logit lens reads it.
+
+    Raises InputError (position or id out of range) and UnsupportedError (final norm or head not found).
+    """
+    norm = lm.anatomy.final_norm
+    if "lens" in lm.closed_views or norm is None:
+        raise UnsupportedError(lm.closed_views.get("lens", "The final norm of this model was not found."))
+    check_integer("position", position, low=0, high=trace.n_tokens - 1)
+    ids = tuple(check_integer("token id", i, low=0, high=lm.geometry.vocab_size - 1) for i in token_ids)
+    with torch.inference_mode():
+        normed = norm(trace.residual[:, position].to(lm.device)[None])[0]
+    logits = logits_of(lm, normed)
+    ranks = np.stack([1 + np.count_nonzero(logits > logits[:, [i]], axis=-1) for i in ids], axis=1)
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    total = np.exp(shifted).sum(axis=-1, keepdims=True)
+    return Trajectories(
+        position=position,
+        token_ids=ids,
+        ranks=ranks.astype(np.int64),
+        probs=(np.exp(shifted[:, list(ids)]) / total).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class TextScore:
+    """How well the model expected a text: over the tokens that count."""
+
+    n_tokens: int
+    """Tokens that count: all but the first, which nothing predicted, and those that stand for no text (special
+    tokens, and what a template puts around a text)."""
+    n_bytes: int
+    """UTF-8 bytes that these tokens spell."""
+    bits: float
+    """Their surprisals added up."""
+
+    @property
+    def bits_per_token(self) -> float:
+        """Mean surprisal; NaN where no token counts."""
+        return self.bits / self.n_tokens if self.n_tokens else float("nan")
+
+    @property
+    def perplexity(self) -> float:
+        """2 to the mean surprisal: as uncertain as among that many equal choices. NaN where no token counts."""
+        return float(2.0**self.bits_per_token)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between models that cut texts differently, unlike the two above; NaN where no byte counts."""
+        return self.bits / self.n_bytes if self.n_bytes else float("nan")
+
+
+def score_text(table: PositionTable, tokens: Tokenization) -> TextScore:
+    """Perplexity and bits per byte of the text that `table` was read from."""
+    assert tokens.token_ids == tuple(table.token_ids.tolist()), "the table is of this text"
+    counted = [place for place in range(1, tokens.n_tokens) if tokens.kinds[place] in {"text", "unknown"}]
+    return TextScore(
+        n_tokens=len(counted),
+        n_bytes=sum(len(tokens.token_bytes[place]) for place in counted),
+        bits=float(table.surprisals[counted].sum(dtype=np.float64)),
     )
 
 
@@ -244,6 +346,22 @@ def _read_logits(logits: np.ndarray, token_ids: np.ndarray) -> _Reading:
         ranks=ranks,
         entropies=entropies,
     )
+
+
+def _kl_bits(final: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """KL(final || logits), bits, of rows of logits `(n, vocab_size)`: `(n,)`. NumPy's sums, as in `_read_logits`."""
+    kl = np.empty(len(logits), dtype=np.float64)
+    for start in range(0, len(logits), _ROWS):
+        rows = slice(start, start + _ROWS)
+        one = final[rows] - final[rows].max(axis=-1, keepdims=True)
+        other = logits[rows] - logits[rows].max(axis=-1, keepdims=True)
+        weights = np.exp(one)
+        z = weights.sum(axis=-1)
+        # log p - log q = (one - log z) - (other - log z'), and only the first difference depends on the token.
+        np.multiply(weights, one - other, out=one)
+        log_z = np.log(z, dtype=np.float64) - np.log(np.exp(other).sum(axis=-1), dtype=np.float64)
+        kl[rows] = one.sum(axis=-1) / z - log_z
+    return np.maximum(0.0, kl) / _LN2
 
 
 def _largest(logits: np.ndarray, k: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from gpt_core.few_shot import FewShotExample, FewShotTask
 LOAD_SECONDS = 900.0
 
 if TYPE_CHECKING:
+    from gpt_core.interventions import Interventions
     from gpt_core.model import LanguageModel
 
 
@@ -249,3 +250,63 @@ class ShotsTask(ModelTask):
             chat=self.chat,
             control=control,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateTask(ModelTask):
+    """What is expected after `position` with parts replaced. Result: interventions.PredictionChange."""
+
+    token_ids: tuple[int, ...]
+    interventions: Interventions
+    position: int
+    k: int = 8
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """A pass with the parts replaced, and where they are not kept, the passes that it is compared with."""
+        from gpt_core.interventions import compare_predictions
+        from gpt_core.trace import trace_tokens
+
+        intact = trace_tokens(lm, self.token_ids, control=control)
+        changed = trace_tokens(lm, self.token_ids, interventions=self.interventions, control=control)
+        return compare_predictions(lm, intact, changed, position=self.position, k=self.k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinueTask(ModelTask):
+    """Greedy continuations with and without parts replaced. Result: two tuples of token ids, intact first."""
+
+    token_ids: tuple[int, ...]
+    interventions: Interventions
+    max_new_tokens: int = 20
+
+    deadline: ClassVar[float] = 600.0
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """Token by token, once each."""
+        from gpt_core.interventions import continue_greedily
+
+        return tuple(
+            continue_greedily(
+                lm, self.token_ids, interventions=asked, max_new_tokens=self.max_new_tokens, control=control
+            )
+            for asked in (None, self.interventions)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyTask(ModelTask):
+    """What each token did for a chosen one after `position`. Result: saliency.Saliency."""
+
+    token_ids: tuple[int, ...]
+    position: int
+    token_id: int
+    method: str
+
+    deadline: ClassVar[float] = 900.0
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """A pass and its way back, or a pass for each token."""
+        from gpt_core.saliency import gradient_times_input, leave_one_out
+
+        measure = gradient_times_input if self.method == "gradient" else leave_one_out
+        return measure(lm, self.token_ids, position=self.position, token_id=self.token_id, control=control)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gpt_core.capture import LayerCapture, apply_head, recorded_pass
+from gpt_core.capture import LayerCapture, apply_head, intervening, recorded_pass
 from gpt_core.errors import ContextLengthError, InputError, MemoryLimitError, UnsupportedError
 from gpt_core.registry import Registry
 from gpt_core.tokenizer import tokenize_text
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
+    from gpt_core.interventions import Interventions
     from gpt_core.model import Control, LanguageModel
 
 #: Bytes of traces that are kept; the largest single trace may take half of it.
@@ -50,6 +51,8 @@ class Trace:
     block_arguments: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     """Per block, what it was given besides the hidden state (mask, positions), where it was given it: on the model's
     device, with batch axis."""
+    interventions: Interventions | None = None
+    """What was replaced inside the pass; None for the model as it is."""
 
     @property
     def n_tokens(self) -> int:
@@ -82,23 +85,32 @@ def trace_text(lm: LanguageModel, text: str, *, control: Control | None = None) 
     return trace_tokens(lm, tokenize_text(lm, text).token_ids, control=control)
 
 
-def trace_tokens(lm: LanguageModel, token_ids: Sequence[int], *, control: Control | None = None) -> Trace:
+def trace_tokens(
+    lm: LanguageModel,
+    token_ids: Sequence[int],
+    *,
+    interventions: Interventions | None = None,
+    control: Control | None = None,
+) -> Trace:
     """The Trace of `token_ids`: one forward pass, or the kept one if these ids were traced before.
 
-    Raises InputError (no token, id out of range), ContextLengthError (more tokens than the context holds),
-    MemoryLimitError (the pass or the trace would take more than half the store), and what `control` raises.
+    With `interventions`, of the pass in which they replace what parts of the model give. Raises InputError (no
+    token, id out of range, interventions that do not fit), ContextLengthError (more tokens than the context holds),
+    MemoryLimitError (the pass or the trace would take more than half the store), UnsupportedError (this model's
+    parts cannot be told apart), and what `control` raises.
     """
     ids = check_token_ids(lm, token_ids)
     _admit(lm, len(ids))
-    key = (str(lm.model_id), str(lm.device), ids)
+    interventions = interventions or None
+    key = (str(lm.model_id), str(lm.device), ids, interventions)
     return _traces.get_or_make(
-        key, lambda: _run(lm, ids, control), check=None if control is None else control.check
+        key, lambda: _run(lm, ids, interventions, control), check=None if control is None else control.check
     )
 
 
 def kept_trace(lm: LanguageModel, token_ids: Sequence[int]) -> Trace | None:
     """The Trace of `token_ids` if it is kept; runs nothing."""
-    return _traces.get((str(lm.model_id), str(lm.device), tuple(token_ids)))
+    return _traces.get((str(lm.model_id), str(lm.device), tuple(token_ids), None))
 
 
 def check_token_ids(lm: LanguageModel, token_ids: Sequence[int]) -> tuple[int, ...]:
@@ -146,12 +158,16 @@ def _rows(trace: Trace, positions: Sequence[int]) -> list[int]:
     return [check_integer("position", p, low=0, high=trace.n_tokens - 1) for p in positions]
 
 
-def _run(lm: LanguageModel, ids: tuple[int, ...], control: Control | None) -> Trace:
-    recording, last_hidden = recorded_pass(
-        lm.anatomy.decoder,
-        torch.tensor(ids, dtype=torch.long, device=lm.device),
-        None if control is None else control.check,
-    )
+def _run(
+    lm: LanguageModel, ids: tuple[int, ...], interventions: Interventions | None, control: Control | None
+) -> Trace:
+    plan = None if interventions is None else interventions.plan(lm, ids, control=control)
+    with intervening(plan):
+        recording, last_hidden = recorded_pass(
+            lm.anatomy.decoder,
+            torch.tensor(ids, dtype=torch.long, device=lm.device),
+            None if control is None else control.check,
+        )
     assert recording.token_vectors is not None
     n_layers = len(lm.anatomy.blocks)
     return Trace(
@@ -165,6 +181,7 @@ def _run(lm: LanguageModel, ids: tuple[int, ...], control: Control | None) -> Tr
         if len(recording.attention) == n_layers and "attention" not in lm.closed_views
         else (),
         block_arguments=tuple(recording.block_arguments),
+        interventions=interventions,
     )
 
 
@@ -223,6 +240,6 @@ def _tensors_in(values: Sequence[Any]) -> list[torch.Tensor]:
     return found
 
 
-_traces: Registry[tuple[str, str, tuple[int, ...]], Trace] = Registry(
+_traces: Registry[tuple[str, str, tuple[int, ...], Interventions | None], Trace] = Registry(
     _store_bytes(), lambda trace: trace.n_bytes
 )

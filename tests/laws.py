@@ -104,6 +104,7 @@ def check_lens(lm: LanguageModel, trace: Trace, reference: Reference) -> None:
     np.testing.assert_allclose(lens.probs[-1], probs.max(dim=-1).values, rtol=2e-4)
     entropies = torch.special.entr(probs).sum(dim=-1) / np.log(2)
     np.testing.assert_allclose(lens.entropies[-1], entropies, atol=2e-4)
+    assert (lens.kl_to_final[-1] == 0).all()
     last = next_token(lm, trace, position=trace.n_tokens - 1, k=1)
     assert last.token_ids[0] == lens.token_ids[-1, -1]
     np.testing.assert_allclose(last.probs[0], lens.probs[-1, -1], rtol=1e-5)

@@ -6,14 +6,36 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.plots import style
-from gpt_core.decoding import STAGES
-from gpt_core.predictions import LogitLens, PositionTable
+from gpt_core.attribution import DirectContributions
+from gpt_core.decoding import STAGE_LABELS, STAGES
+from gpt_core.interventions import PredictionChange
+from gpt_core.predictions import LogitLens, PositionTable, Trajectories
+from gpt_core.saliency import Saliency
 from gpt_core.sampling import SamplingResult
 
 #: Columns of the lens: more could not be read.
 MAX_LENS_COLUMNS = 24
+LENS_COLOURS = ("probability", "entropy", "rank", "KL")
+POSITION_COLOURS = ("surprisal", "probability", "rank", "entropy")
+#: Upper ends of the rank buckets, as in GLTR (Gehrmann et al. 2019, arXiv:1906.04043), with 1 by itself.
+RANK_BUCKETS = (1, 10, 100, 1000)
 #: Surprisal, in bits, at which the colour of a token is full: one chance in a million.
 MOST_SURPRISAL = 20.0
+COLOUR_NOTES = {
+    "surprisal": (
+        "How unexpected each token was: −log₂ of the probability that the model gave it, in bits. The stronger the "
+        "colour, the more surprising."
+    ),
+    "probability": "The probability that the model gave to each token before it came: the stronger, the more probable.",
+    "rank": (
+        "The rank of each token before it came: no colour for rank 1, then 2–10, 11–100, 101–1,000 and, strongest, "
+        "beyond."
+    ),
+    "entropy": (
+        "How open the choice after each token is: the entropy of the next-token distribution, full colour where all "
+        "tokens are equally probable."
+    ),
+}
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 
 
@@ -29,7 +51,7 @@ def next_token_bars(result: SamplingResult, *, token_ids: np.ndarray, labels: Se
     places = list(range(len(token_ids)))
     names = [style.literal(label) for label in labels]
     fate = [
-        "kept" if stage < 0 else f"removed by {STAGES[stage].replace('_', ' ')}"
+        "kept" if stage < 0 else f"removed by {STAGE_LABELS[STAGES[stage]].lower()}"
         for stage in result.removed_by[token_ids]
     ]
     custom = np.array([[names[i], int(token_ids[i]), fate[i]] for i in places], dtype=object)
@@ -66,7 +88,7 @@ def lens_heatmap(
     """What each depth would predict: the token in the cell, and in its colour the chosen measure.
 
     `labels` of the columns; `predicted` `(n_layers + 1, n_positions)` labels of the cells; `colour` is
-    `probability`, `entropy` or `rank`.
+    one of LENS_COLOURS.
     """
     values, bounds, title, scale = {
         "probability": (lens.probs, (0.0, 1.0), "probability", style.SEQUENTIAL),
@@ -75,6 +97,12 @@ def lens_heatmap(
             np.log10(lens.final_ranks),
             (0.0, None),
             "log₁₀ of the rank of the final token",
+            style.SEQUENTIAL + "_r",
+        ),
+        "KL": (
+            lens.kl_to_final,
+            (0.0, None),
+            "KL from the final distribution (bits)",
             style.SEQUENTIAL + "_r",
         ),
     }[colour]
@@ -88,9 +116,10 @@ def lens_heatmap(
                     int(lens.token_ids[row, column]),
                     f"{lens.probs[row, column]:.4f}",
                     f"{lens.entropies[row, column]:.2f}",
-                    int(lens.final_ranks[row, column]),
+                    f"{lens.final_ranks[row, column]:,}",
                     f"{lens.positions[column]} {style.literal(labels[column])}",
                     row_names[row],
+                    f"{lens.kl_to_final[row, column]:.3f}",
                 ]
                 for column in range(n_columns)
             ]
@@ -113,7 +142,8 @@ def lens_heatmap(
             hovertemplate=(
                 "after %{customdata[6]}, at position %{customdata[5]}<br>predicts %{customdata[0]} "
                 "(id %{customdata[1]})<br>probability %{customdata[2]}<br>entropy %{customdata[3]} bits"
-                "<br>rank of the final token %{customdata[4]}<extra></extra>"
+                "<br>rank of the final token %{customdata[4]}<br>KL from the final distribution %{customdata[7]} bits"
+                "<extra></extra>"
             ),
         )
     )
@@ -144,3 +174,163 @@ def position_notes(table: PositionTable, predicted: Sequence[str]) -> list[str]:
             f"{came}\nexpected after it: {predicted[position]} ({table.predicted_probs[position]:.4f})"
         )
     return notes
+
+
+def position_values(table: PositionTable, colour: str, vocab_size: int) -> np.ndarray:
+    """How strongly each token is coloured, 0..1, by one of POSITION_COLOURS; NaN where there is nothing to say."""
+    if colour == "probability":
+        return table.probs
+    if colour == "rank":
+        buckets = np.searchsorted(RANK_BUCKETS, table.ranks, side="left") / len(RANK_BUCKETS)
+        return np.where(table.ranks == 0, np.nan, buckets).astype(np.float32)
+    if colour == "entropy":
+        return (table.entropies / np.float32(np.log2(vocab_size))).astype(np.float32)
+    values: np.ndarray = np.clip(table.surprisals / MOST_SURPRISAL, 0, 1)
+    return values
+
+
+def trajectory_lines(found: Trajectories, *, labels: Sequence[str]) -> go.Figure:
+    """Rank of each token at every depth, the first rank on top, logarithmic."""
+    n_rows = found.ranks.shape[0]
+    names = ["embeddings"] + [f"layer {layer}" for layer in range(n_rows - 1)]
+    figure = go.Figure()
+    for place, label in enumerate(labels):
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(n_rows)),
+                y=found.ranks[:, place],
+                mode="lines+markers",
+                name=style.literal(style.shorten(label)),
+                line={"color": style.SERIES[place % len(style.SERIES)], "width": 2},
+                marker={"symbol": place % 8, "size": 7},
+                customdata=[
+                    [
+                        style.literal(label),
+                        found.token_ids[place],
+                        names[row],
+                        f"{found.probs[row, place]:.5f}",
+                    ]
+                    for row in range(n_rows)
+                ],
+                hovertemplate=(
+                    "%{customdata[0]} (id %{customdata[1]})<br>after %{customdata[2]}: rank %{y:,}"
+                    "<br>probability %{customdata[3]}<extra></extra>"
+                ),
+            )
+        )
+    figure.update_yaxes(title={"text": "rank (logarithmic)"}, type="log", autorange="reversed", dtick=1)
+    figure.update_xaxes(
+        title={"text": "depth"},
+        tickmode="array",
+        tickvals=list(range(n_rows))[:: max(1, n_rows // 15)],
+        ticktext=names[:: max(1, n_rows // 15)],
+        tickangle=-45,
+        showgrid=False,
+    )
+    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}, showlegend=True)
+    return style.finish(figure, height=380)
+
+
+def contribution_heatmap(found: DirectContributions) -> go.Figure:
+    """What each head, and in the last column each MLP, adds to the logit: blue adds, red takes off."""
+    table = found.table
+    n_layers, n_columns = table.shape
+    largest = float(np.abs(table).max()) or 1.0
+    columns = [*(f"head {head}" for head in range(n_columns - 1)), "MLP"]
+    figure = go.Figure(
+        go.Heatmap(
+            z=table,
+            x=list(range(n_columns)),
+            y=list(range(n_layers)),
+            zmin=-largest,
+            zmax=largest,
+            colorscale=style.DIVERGING,
+            colorbar=style.colorbar("added to the logit"),
+            text=[[f"layer {layer}, {name}" for name in columns] for layer in range(n_layers)],
+            hovertemplate="%{text}<br>%{z:+.4f}<extra></extra>",
+        )
+    )
+    figure.add_vline(x=n_columns - 1.5, line={"color": style.MUTED, "width": 2})
+    figure.update_xaxes(
+        title={"text": "head, and the MLP"},
+        tickmode="array",
+        tickvals=list(range(n_columns)),
+        ticktext=[*(str(head) for head in range(n_columns - 1)), "MLP"],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        title={"text": "layer"},
+        tickmode="array",
+        tickvals=list(range(n_layers)),
+        showgrid=False,
+        zeroline=False,
+    )
+    return style.finish(figure, height=130 + 24 * n_layers)
+
+
+def change_bars(found: PredictionChange, *, labels: Sequence[str]) -> go.Figure:
+    """Probability of each token by the model as it is and with parts replaced."""
+    places = list(range(len(labels)))
+    figure = go.Figure()
+    for name, probs, colour in (
+        ("the model as it is", found.probs, style.MUTED),
+        ("with parts replaced", found.changed_probs, style.SECOND),
+    ):
+        figure.add_trace(
+            go.Bar(
+                x=probs,
+                y=places,
+                orientation="h",
+                name=name,
+                marker_color=colour,
+                customdata=[
+                    [style.literal(label), int(found.token_ids[i]), f"{found.logit_differences[i]:+.3f}"]
+                    for i, label in enumerate(labels)
+                ],
+                hovertemplate=(
+                    f"%{{customdata[0]}} (id %{{customdata[1]}})<br>{name}: %{{x:.5f}}"
+                    "<br>logit %{customdata[2]}<extra></extra>"
+                ),
+            )
+        )
+    figure.update_xaxes(title={"text": "probability of coming next"}, rangemode="tozero", tickformat=".3~g")
+    figure.update_yaxes(style.token_axis(labels, title="token") | {"autorange": "reversed"})
+    figure.update_layout(
+        barmode="group", bargap=0.25, legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
+    )
+    return style.finish(figure, height=90 + 30 * len(places))
+
+
+def saliency_bars(found: Saliency, *, labels: Sequence[str], token_ids: Sequence[int]) -> go.Figure:
+    """What each token did for the chosen one's log-probability, token after token."""
+    places = list(range(len(found.scores)))
+    figure = go.Figure(
+        go.Bar(
+            x=places,
+            y=found.scores,
+            marker_color=[style.ACCENT if score >= 0 else style.SECOND for score in found.scores],
+            customdata=[[place, style.literal(labels[place]), int(token_ids[place])] for place in places],
+            hovertemplate="%{customdata[0]} %{customdata[1]} (id %{customdata[2]})<br>%{y:+.4f} nats<extra></extra>",
+        )
+    )
+    figure.update_xaxes(
+        style.token_axis(labels[: len(places)], title="token of the text") | {"tickangle": -60}
+    )
+    figure.update_yaxes(title={"text": "log-probability (nats)"})
+    return style.finish(figure, height=380)
+
+
+def strongest(found: DirectContributions, k: int, *, sign: int) -> str:
+    """The `k` parts that add most (`sign` 1) or take most off (-1), in words."""
+    table = sign * found.table
+    order = np.argsort(-table, axis=None)[:k]
+    n_columns = table.shape[1]
+    parts = []
+    for flat in order:
+        layer, column = divmod(int(flat), n_columns)
+        if table[layer, column] <= 0:
+            break
+        name = "MLP" if column == n_columns - 1 else f"head {column}"
+        parts.append(f"layer {layer} {name} {found.table[layer, column]:+.3f}")
+    return ", ".join(parts) or "nothing"

@@ -12,6 +12,8 @@ DIVERGING = "RdBu"
 ACCENT = "#2f74c9"
 SECOND = "#d1791f"
 MUTED = "#8a95a1"
+#: Lines beside each other, told apart by the colour-blind too (Okabe and Ito 2008, the darker of them).
+SERIES = (ACCENT, SECOND, "#23967f", "#c2569b", "#8a9a2b", "#7a5cc7", "#b0483a", "#5f7d95")
 #: Transparent: figures sit on the page's background in both themes.
 CLEAR = "rgba(0,0,0,0)"
 #: More ticks than this are thinned out: they could not be read.

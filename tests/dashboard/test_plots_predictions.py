@@ -25,7 +25,7 @@ def test_bars_show_both_distributions_and_who_removed_a_token() -> None:
     expected = np.exp(LOGITS) / np.exp(LOGITS).sum()
     assert np.allclose(own.x, expected[shown], atol=1e-6)
     assert np.allclose(after.x, result.probs[shown])
-    assert [row[2] for row in after.customdata] == ["kept", "kept", "removed by top k", "removed by top k"]
+    assert [row[2] for row in after.customdata] == ["kept", "kept", "removed by top-k", "removed by top-k"]
     assert list(figure.layout.yaxis.tickvals) == [0, 1, 2, 3]
     assert figure.layout.yaxis.ticktext[2] == "&lt;i&gt;"
     assert "probability" in figure.layout.xaxis.title.text
@@ -38,10 +38,13 @@ def make_lens() -> LogitLens:
         probs=np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], dtype=np.float32),
         entropies=np.array([[9, 8], [7, 6], [5, 4]], dtype=np.float32),
         final_ranks=np.array([[100, 10], [10, 10], [1, 1]]),
+        kl_to_final=np.array([[5, 4], [3, 2], [0, 0]], dtype=np.float32),
     )
 
 
-@pytest.mark.parametrize(("colour", "expected"), [("probability", 0.5), ("entropy", 5.0), ("rank", 0.0)])
+@pytest.mark.parametrize(
+    ("colour", "expected"), [("probability", 0.5), ("entropy", 5.0), ("rank", 0.0), ("KL", 0.0)]
+)
 def test_lens_colours_by_the_chosen_measure(colour: str, expected: float) -> None:
     figure = lens_heatmap(
         make_lens(), labels=["x", "y"], predicted=[["p", "q"], ["r", "s"], ["<b>", "u"]], colour=colour
@@ -49,7 +52,16 @@ def test_lens_colours_by_the_chosen_measure(colour: str, expected: float) -> Non
     heatmap = figure.data[0]
     assert np.isclose(np.array(heatmap.z)[2][0], expected)
     assert heatmap.text[2][0] == "&lt;b&gt;"
-    assert list(heatmap.customdata[2][0]) == ["&lt;b&gt;", 5, "0.5000", "5.00", 1, "4 x", "layer 1"]
+    assert list(heatmap.customdata[2][0]) == [
+        "&lt;b&gt;",
+        5,
+        "0.5000",
+        "5.00",
+        "1",
+        "4 x",
+        "layer 1",
+        "0.000",
+    ]
     assert list(figure.layout.yaxis.ticktext) == ["embeddings", "layer 0", "layer 1"]
 
 

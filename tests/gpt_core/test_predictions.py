@@ -14,7 +14,13 @@ from gpt_core import predictions
 from gpt_core.catalog import BUNDLED_FOLDER
 from gpt_core.errors import CancelledError, InputError
 from gpt_core.model import LanguageModel
-from gpt_core.predictions import logit_lens, next_token, position_table
+from gpt_core.predictions import (
+    logit_lens,
+    next_token,
+    position_table,
+    rank_trajectories,
+    score_text,
+)
 from gpt_core.trace import trace_tokens
 from tests import laws
 from tests.conftest import ARCHITECTURES, CLOSED_ARCHITECTURES, make_network
@@ -93,6 +99,63 @@ def test_the_lens_ends_at_the_prediction(model_and_logits: tuple[LanguageModel, 
     np.testing.assert_allclose(lens.probs[-1], logits[3:8].softmax(-1).max(-1).values, rtol=5e-4)
     assert (lens.final_ranks[-1] == 1).all()
     assert (lens.final_ranks >= 1).all()
+
+
+def test_every_depth_by_norm_and_head(model_and_logits: tuple[LanguageModel, torch.Tensor]) -> None:
+    """All that the lens and the trajectories say of a depth, from plain norm and head in double precision."""
+    lm, logits = model_and_logits
+    trace = trace_tokens(lm, IDS)
+    lens = logit_lens(lm, trace)
+    network = (
+        AutoModelForCausalLM.from_pretrained(BUNDLED_FOLDER, dtype=torch.float32)
+        if lm.model_id.name != "tiny-llama"
+        else make_network("llama")
+    )
+    with torch.inference_mode():
+        output = network.eval()(torch.tensor([IDS]), output_hidden_states=True)
+        decoder = network.get_decoder()
+        norm = decoder.ln_f if hasattr(decoder, "ln_f") else decoder.norm
+        for depth in range(trace.n_layers):
+            read = network.lm_head(norm(output.hidden_states[depth]))[0].double().log_softmax(-1)
+            final = logits.log_softmax(-1)
+            kl = (final.exp() * (final - read)).sum(-1) / np.log(2)
+            np.testing.assert_allclose(lens.kl_to_final[depth], kl, atol=2e-3, rtol=1e-3)
+            np.testing.assert_allclose(lens.entropies[depth], entropy_of(read), atol=2e-3)
+            ways = rank_trajectories(lm, trace, position=6, token_ids=(11, 262, 50256))
+            np.testing.assert_allclose(ways.probs[depth], read[6, [11, 262, 50256]].exp(), rtol=1e-3)
+            for place, token_id in enumerate((11, 262, 50256)):
+                rank = 1 + int((read[6] > read[6, token_id]).sum())
+                assert abs(int(ways.ranks[depth, place]) - rank) <= 2
+    own = [1 + int((logits[6] > logits[6, i]).sum()) for i in (11, 262, 50256)]
+    np.testing.assert_allclose(ways.ranks[-1], own, atol=2)  # two logits may tie in float32
+    with pytest.raises(InputError):
+        rank_trajectories(lm, trace, position=10, token_ids=(1,))
+    with pytest.raises(InputError):
+        rank_trajectories(lm, trace, position=0, token_ids=(50257,))
+
+
+def test_score_of_a_text(bundled: LanguageModel) -> None:
+    """Bits and bytes by hand: what the first token and special tokens hold does not count."""
+    from gpt_core.tokenizer import tokenize_text
+
+    text = "Once upon a time<|endoftext|> the café"
+    tokens = tokenize_text(bundled, text)
+    table = position_table(bundled, trace_tokens(bundled, tokens.token_ids))
+    end = tokens.token_ids.index(50256)
+    counted = [i for i in range(1, tokens.n_tokens) if i != end]
+    score = score_text(table, tokens)
+    assert score.n_tokens == len(counted) == tokens.n_tokens - 2
+    assert score.n_bytes == len(b" upon a time") + len(" the café".encode())
+    assert score.bits == pytest.approx(float(table.surprisals[counted].sum()), rel=1e-6)
+    logits = bundled.network(torch.tensor([tokens.token_ids])).logits[0].double().log_softmax(-1)
+    nats = [-float(logits[i - 1, tokens.token_ids[i]]) for i in counted]
+    assert score.perplexity == pytest.approx(np.exp(np.mean(nats)), rel=1e-3)
+    assert score.bits_per_byte == pytest.approx(sum(nats) / np.log(2) / score.n_bytes, rel=1e-3)
+    alone = tokenize_text(bundled, "Once")
+    empty = score_text(position_table(bundled, trace_tokens(bundled, alone.token_ids)), alone)
+    assert (empty.n_tokens, empty.n_bytes) == (0, 0)
+    assert np.isnan(empty.perplexity)
+    assert np.isnan(empty.bits_per_byte)
 
 
 def test_one_token(bundled: LanguageModel) -> None:
