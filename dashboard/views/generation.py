@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import beam_view, beside, link, playground, prompt, sampling_sliders
+from dashboard.components import beam_view, beside, link, playground, prompt, sampling_sliders, stage_order
 from dashboard.components.branch_tree import COLOURS
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
@@ -90,9 +90,14 @@ with settings_column:
                 explanation=GENERATION_RANGES["n_sequences"].explanation,
             )
         )
-        sampling = sampling_sliders.draw("generation")
+        sampling = sampling_sliders.draw("generation", model=inputs.model, arranged=True)
+        stage_order.draw("generation", sampling)
     elif mode == "Greedy":
-        sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
+        sampling = sampling_sliders.draw(
+            "generation",
+            stages=("repetition_penalty", "no_repeat_ngram", "presence_penalty", "frequency_penalty"),
+            model=inputs.model,
+        )
     else:
         n_beams, n_return, length_penalty = (
             link.pick_number(
