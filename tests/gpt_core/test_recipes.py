@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 
 import pytest
 import torch
@@ -14,7 +15,16 @@ from gpt_core.decoding import STAGES, BeamSettings, GenerationSettings, Sampling
 from gpt_core.errors import InputError
 from gpt_core.generation import generate_tokens, grow_branch
 from gpt_core.model import LanguageModel
-from gpt_core.recipes import generate_call, new_tokens_within, presets, sequence_settings, snippet
+from gpt_core.recipes import (
+    describe_settings,
+    generate_call,
+    new_tokens_within,
+    presets,
+    read_settings,
+    sequence_settings,
+    snippet,
+    write_settings,
+)
 
 PROMPT = 'It\'s a "small" dog\\cat,\nand <b>bold</b> 👧 said:'
 
@@ -180,3 +190,43 @@ def test_presets_are_the_notebooks_and_fit() -> None:
     for n_prompt in (1, 54, 55, 511):
         for preset in presets(n_prompt, context_length=512):
             assert n_prompt + preset.settings.max_new_tokens <= 512
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+def test_settings_travel_as_json(settings: GenerationSettings) -> None:
+    written = json.loads(json.dumps(write_settings(settings)))
+    read = read_settings(written, dataclasses.replace(settings, sampling=SamplingSettings()))
+    assert read == settings
+    # Prompt, length, seed and stop strings are those of the page that reads them.
+    base = GenerationSettings(max_new_tokens=3, seed=1)
+    assert (read_settings(written, base).seed, read_settings(written, base).max_new_tokens) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        None,
+        [],
+        "x",
+        {"seed": 5},
+        {"temperature": "hot"},
+        {"temperature": float("nan")},
+        {"order": ["top_k"]},
+        {"top_k": -1},
+    ],
+)
+def test_settings_that_are_none_are_refused(written: object) -> None:
+    with pytest.raises(InputError):
+        read_settings(written, GenerationSettings())
+
+
+def test_settings_in_a_few_words() -> None:
+    assert describe_settings(SETTINGS[0]) == "plain draw"
+    assert describe_settings(SETTINGS[1]) == "greedy"
+    assert describe_settings(SETTINGS[2]) == (
+        "repetition penalty 1.1, no-repeat n-gram 3, temperature 0.9, top-k 50, top-p 0.95, min-p 0.01"
+    )
+    assert describe_settings(SETTINGS[3]) == "2 biased, temperature 1.2, typical-p 0.8"
+    assert describe_settings(SETTINGS[5]) == "greedy, frequency penalty 1.5"
+    assert describe_settings(SETTINGS[6]) == "top-p 0.7, top-k 30, temperature 3, own order"
+    assert describe_settings(SETTINGS[7]) == "repetition penalty 1.4"
