@@ -7,7 +7,7 @@ The core is imported when a wrapper is called: importing this module does not wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gpt_core.attribution import DirectContributions
     from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
+    from gpt_core.generation import GenerationStep
     from gpt_core.head_grid import LayerThumbnails
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
@@ -282,13 +283,46 @@ def sampling(
 
 
 def generation_snippet(
-    model: str, text: str, settings: GenerationSettings | BeamSettings, special_tokens: bool
+    model: str,
+    text: str,
+    settings: GenerationSettings | BeamSettings | Sequence[GenerationSettings],
+    special_tokens: bool,
+    taken_ids: tuple[int, ...] = (),
 ) -> str:
     """`recipes.snippet`."""
     from gpt_core.catalog import load_name
     from gpt_core.recipes import snippet
 
-    return snippet(load_name(model), text, settings, _model(model), special_tokens=special_tokens)
+    return snippet(
+        load_name(model),
+        text,
+        settings,
+        _model(model),
+        special_tokens=special_tokens,
+        taken_ids=taken_ids,
+    )
+
+
+def taken_alternative(
+    model: str,
+    prompt_ids: tuple[int, ...],
+    steps: Sequence[GenerationStep],
+    token_id: int,
+    settings: GenerationSettings,
+) -> GenerationStep:
+    """`generation.take_alternative`."""
+    from gpt_core.generation import take_alternative
+
+    return take_alternative(_model(model), prompt_ids, steps, token_id, settings)
+
+
+def int8_problem(model: str) -> str:
+    """`decode_fast.int8_problem`."""
+    from gpt_core.decode_fast import fast_decoder
+    from gpt_core.decode_fast import int8_problem as compute
+
+    lm = _model(model)
+    return compute(lm, fast_decoder(lm))
 
 
 @_kept(64)

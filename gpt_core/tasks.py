@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gpt_core.decoding import BeamSettings, GenerationSettings
 from gpt_core.engine import Control, Move
@@ -129,44 +129,99 @@ class LensTask(ModelTask):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateTask(ModelTask):
-    """Continue a text. Items: (sequence, generation.GenerationStep), one a step. Result: number of sequences."""
+    """Continue a text. Items: (run, generation.GenerationStep), one a step. Result: number of runs."""
 
     token_ids: tuple[int, ...]
     settings: GenerationSettings
     n_sequences: int = 1
+    others: tuple[GenerationSettings, ...] = ()
+    """Further settings for the same text, one run each after those of `settings`."""
+    precision: Literal["float32", "int8"] = "float32"
+    keep: bool = False
+    """Whether branches may grow from the text."""
 
     deadline: ClassVar[float] = 1800.0
 
-    def run(self, control: Control) -> Generator[Any, None, Any]:
-        """One token a step, sequence after sequence."""
-        from gpt_core.generation import generate_tokens
+    @property
+    def runs(self) -> tuple[GenerationSettings, ...]:
+        """The settings of every run, in order. Raises InputError as `recipes.sequence_settings` does."""
         from gpt_core.recipes import sequence_settings
 
+        return (*sequence_settings(self.settings, self.n_sequences), *self.others)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One token a step, run after run."""
+        from gpt_core.generation import generate_tokens
+
         lm = yield from self._find_model(control)
-        runs = sequence_settings(self.settings, self.n_sequences)
-        total = len(runs) * self.settings.max_new_tokens
-        for sequence, settings in enumerate(runs):
-            for step in generate_tokens(lm, self.token_ids, settings, control=control):
-                done = sequence * self.settings.max_new_tokens + step.index + 1
+        runs = self.runs
+        total, before = sum(settings.max_new_tokens for settings in runs), 0
+        for number, settings in enumerate(runs):
+            steps = generate_tokens(
+                lm, self.token_ids, settings, control=control, precision=self.precision, keep=self.keep
+            )
+            for step in steps:
+                done = before + step.index + 1
                 control.report(done / total, f"Token {step.index + 1} of at most {settings.max_new_tokens}")
-                yield sequence, step
+                yield number, step
+            before += settings.max_new_tokens
         return len(runs)
 
 
 @dataclass(frozen=True, kw_only=True)
+class BranchTask(ModelTask):
+    """Go on where another token was taken. Items: generation.GenerationStep. Result: their number."""
+
+    token_ids: tuple[int, ...]
+    taken_ids: tuple[int, ...]
+    """The continuation up to and including the token that was taken."""
+    settings: GenerationSettings
+    precision: Literal["float32", "int8"] = "float32"
+
+    deadline: ClassVar[float] = 1800.0
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One token a step."""
+        from gpt_core.generation import grow_branch
+
+        lm = yield from self._find_model(control)
+        most, n_steps = self.settings.max_new_tokens, 0
+        for step in grow_branch(
+            lm, self.token_ids, self.taken_ids, self.settings, control=control, precision=self.precision
+        ):
+            n_steps += 1
+            control.report(n_steps / most, f"Token {n_steps} of at most {most}")
+            yield step
+        return n_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8ShiftTask(ModelTask):
+    """How far int8 shifts a model's probabilities. Result: decode_fast.Int8Shift."""
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """The reference text, token by token in int8, and once through the model."""
+        from gpt_core.decode_fast import int8_shift
+
+        return int8_shift(lm, check=control.check)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BeamTask(ModelTask):
-    """Beam search. Result: beams.BeamResult."""
+    """Beam search. Items: beams.BeamStep, one a step. Result: beams.BeamResult."""
 
     token_ids: tuple[int, ...]
     settings: BeamSettings
 
     deadline: ClassVar[float] = 1800.0
 
-    def work(self, lm: LanguageModel, control: Control) -> Any:
-        """Through `model.generate`."""
-        from gpt_core.beams import beam_search
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One step of the search a step."""
+        from gpt_core.beams import beam_steps
 
-        return beam_search(lm, self.token_ids, self.settings, control=control)
+        lm = yield from self._find_model(control)
+        result = yield from beam_steps(lm, self.token_ids, self.settings, control=control)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
