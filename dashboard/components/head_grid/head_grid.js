@@ -258,9 +258,9 @@ class Grid {
     this.board.setAttribute("aria-label", `All heads: ${frame.n_layers} layers of ${frame.n_heads} heads`)
     const { step } = frame
     this.note.textContent =
-      "A picture only, 8 bits a cell" +
-      (step > 1 ? `; each cell is the largest weight of ${step} × ${step}` : "") +
-      ". The numbers are on the page, in full precision. Rows look (queries), columns are looked at (keys)."
+      "Pictures only, 8 bits a cell" +
+      (step > 1 ? `, each the largest weight of ${step} × ${step}` : "") +
+      ": no number is read from them. Rows look (queries), columns are looked at (keys)."
     this.arrange()
   }
 
@@ -282,7 +282,8 @@ class Grid {
       order.sort((a, b) => (rank(a) === rank(b) ? a - b : rank(a) - rank(b)))
     }
     this.order = order
-    this.definition.textContent = measure?.definition ?? ""
+    this.definition.textContent =
+      (measure?.definition ?? "") + (this.sorted ? " Beside each picture: layer.head." : "")
     this.definition.hidden = measure === null
     this.fillBoard()
     this.layOut(true)
