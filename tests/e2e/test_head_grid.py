@@ -385,13 +385,13 @@ def test_any_prompt(page: Page, server: Server, prompt: str) -> None:
 
 
 @pytest.fixture
-def open_file(open_page: Callable[..., Page], tmp_path: Path) -> Callable[[str | bytes], Page]:
+def open_file(open_page: Callable[..., Page], tmp_path: Path) -> Callable[..., Page]:
     """Open a file from disk where every request but the file itself is refused."""
 
-    def open_it(html: str | bytes) -> Page:
+    def open_it(html: str | bytes, **options: object) -> Page:
         path = tmp_path / "heads.html"
         path.write_bytes(html.encode("utf-8") if isinstance(html, str) else html)
-        page = open_page()
+        page = open_page(**options)
         page.context.set_offline(True)
         page.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
         page.goto(path.as_uri())
@@ -400,7 +400,7 @@ def open_file(open_page: Callable[..., Page], tmp_path: Path) -> Callable[[str |
     return open_it
 
 
-def test_the_file_opens_from_disk(page: Page, server: Server, open_file: Callable[[bytes], Page]) -> None:
+def test_the_file_opens_from_disk(page: Page, server: Server, open_file: Callable[..., Page]) -> None:
     text = f"The cat {HOSTILE} sat"
     visit(page, server, f"attention?prompt={quote_plus(text)}")
     with page.expect_download() as download:
@@ -418,7 +418,7 @@ def test_the_file_opens_from_disk(page: Page, server: Server, open_file: Callabl
     assert alone.locator("img").count() == 0
 
 
-def test_text_in_the_file_never_runs_and_labels_show_it(open_file: Callable[[str], Page]) -> None:
+def test_text_in_the_file_never_runs_and_labels_show_it(open_file: Callable[..., Page]) -> None:
     rng = np.random.default_rng(0)
     labels = [HOSTILE, "</template><script>window.__pwned=1</script>", "&amp;", "'\"`${1}"]
     cells = [
@@ -469,3 +469,32 @@ def test_the_policy_of_the_file_stops_what_is_not_its_own(browser: Browser, tmp_
     )
     page.context.close()
     assert refused == "img-src"
+
+
+def test_a_thin_diagonal_survives_where_there_are_more_cells_than_pixels(
+    open_file: Callable[..., Page],
+) -> None:
+    n = 400
+    square = np.ones((n, n), dtype=np.uint8)
+    square[np.arange(n), np.maximum(0, np.arange(n) - 1)] = 255
+    cells = LayerThumbnails(layer=0, n_tokens=n, step=1, cells=square[None, np.tri(n, dtype=bool)])
+    frame = pack_frame(["a"] * n, key="grid", run="r", n_layers=1, n_heads=1, step=1)
+    page = open_file(
+        head_grid_page(frame, [pack_cells([cells], key="grid", run="r")], text="", facts={}), viewport=PHONE
+    )
+    wait_until_drawn(page, 1)
+    head(page, 0, 0).click()
+    for picture in (".pictures", ".large"):
+        # Of each row of pixels that is drawn: its colours, as numbers, from left to right.
+        rows = page.locator(picture).evaluate(
+            """canvas => {
+              const {width, height} = canvas
+              const data = new Uint32Array(canvas.getContext('2d').getImageData(0, 0, width, height).data.buffer)
+              return Array.from({length: height}, (_, y) => [...data.subarray(y * width, (y + 1) * width)]
+                .filter(pixel => pixel)).filter(row => row.length)
+            }"""
+        )
+        assert 60 < len(rows) < n
+        strongest = rows[0][0]
+        assert all(strongest in row for row in rows)
+        assert sum(pixel == strongest for pixel in rows[-1]) <= 2

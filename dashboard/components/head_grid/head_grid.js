@@ -12,6 +12,7 @@ const LARGE = 480
 const SMALL = 200
 // Narrower than this, the large picture goes below the grid.
 const WIDE = 720
+const HINT = "A picture only. Point at a cell for its tokens; a click chooses it."
 
 const chunks = (window[Symbol.for("head_grid.chunks")] ??= new Set())
 const selections = (window[Symbol.for("head_grid.selections")] ??= new Map())
@@ -160,6 +161,7 @@ class Grid {
     this.stage = make("div", "stage", this.side)
     this.large = make("canvas", "large", this.stage, { tabindex: "0", role: "application" })
     this.where = make("div", "where", this.side, { "aria-live": "polite" })
+    this.where.textContent = HINT
     this.values = make("dl", "values", this.side)
     this.note = make("p", "note", this.root)
 
@@ -622,6 +624,7 @@ class Grid {
     if (cell?.query === this.over?.query && cell?.key === this.over?.key) return
     this.over = cell
     this.where.replaceChildren()
+    if (!cell) this.where.textContent = HINT
     if (cell) {
       for (const [role, position] of [
         ["query", cell.query],
