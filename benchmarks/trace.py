@@ -29,7 +29,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gpt_core import trace
-from gpt_core.attention import attention_blocks, attention_maps
+from gpt_core.attention import BLOCK_BYTES, attention_blocks, attention_maps
 from gpt_core.attention_measures import HeadMeter
 from gpt_core.catalog import BUNDLED_FOLDER, ModelId
 from gpt_core.model import LanguageModel, wrap_network
@@ -113,7 +113,7 @@ def reduce_layer(token_ids: list[int], blocks: Blocks, n_heads: int) -> tuple[np
 def whole(maps: torch.Tensor) -> Blocks:
     """A layer's maps `(n_heads, n_tokens, n_tokens)` that are there already, in blocks as ours."""
     n_heads, n_tokens, _ = maps.shape
-    rows = max(1, 2**24 // (4 * n_heads * n_tokens))
+    rows = max(1, BLOCK_BYTES // (4 * n_heads * n_tokens))
     for start in range(0, n_tokens, rows):
         stop = min(n_tokens, start + rows)
         yield range(start, stop), maps[:, start:stop, :stop]
