@@ -246,7 +246,7 @@ def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, input
         )
     st.caption(
         "Blue lines: what the chosen query looks at. Orange lines: which queries look at that same token. The "
-        f"strongest {plots.MAX_LINES} of each."
+        f"strongest {plots.MAX_LINES} of each, relative to the strongest of all."
     )
 
 

@@ -77,6 +77,8 @@ show_sources(
     notebook=NOTEBOOK,
 )
 
+if section != "Numbers":
+    job.forget(attention_files.SLOT)  # up to 200 MB
 with section_box:
     picture = st.session_state["attention_picture"]
     if section == "One cell":
