@@ -30,6 +30,10 @@ class View:
     """Whether the first token is left out and rows are renormalised."""
     scale: str
     """One of plots.SCALES."""
+    rows: range
+    """The queries shown."""
+    keys: range
+    """The keys shown."""
 
 
 def pick_head(*, n_layers: int, n_heads: int) -> tuple[int, int]:
@@ -125,7 +129,16 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
         rows, keys = _windows(n_tokens)
     with token_column:
         query, key = _pick_cell(inputs.labels)
-    view = View(layer=layer, head=head, query=query, key=key, hide_first=hide_first, scale=scale)
+    view = View(
+        layer=layer,
+        head=head,
+        query=query,
+        key=key,
+        hide_first=hide_first,
+        scale=scale,
+        rows=rows,
+        keys=keys,
+    )
     found = cache.token_attention(inputs.model, inputs.token_ids, layer, head, query, hide_first)
     maps = cache.attention_maps(inputs.model, inputs.token_ids, layer, head, rows.start, rows.stop)
     if hide_first:

@@ -88,10 +88,10 @@ with section_box:
     elif section == "Summaries":
         attention_summaries.draw(
             inputs,
+            view,
             n_layers=facts.n_layers,
             n_heads=facts.n_heads,
             boundary=boundary,
-            scale=view.scale,
             kind=picture,
         )
     elif section == "Compare":
