@@ -241,7 +241,9 @@ def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, input
     said = (
         "masked: the query cannot look there"
         if view.key > view.query
-        else "closed: the first token is hidden, or out of the query's window"
+        else "the first token is hidden"
+        if view.hide_first and view.key == 0
+        else "closed: outside this layer's window, or the row gives all to the hidden first token"
         if np.isnan(weight)
         else f"{float(weight):.4f}"
     )
