@@ -214,6 +214,11 @@ elif view == "Logit lens":
             config=plots.CONFIG,
             alt="Logit lens",
         )
+        if colour == "KL":
+            st.caption(
+                "KL: the bits lost by expecting what a depth does instead of what the model does, "
+                "Σ p·log₂(p / q) with p the top row's distribution and q the depth's."
+            )
         if stop - start < n_tokens:
             st.caption(f"Positions {start} to {stop - 1} of 0–{n_tokens - 1}, around the chosen one.")
         st.markdown(f"**How tokens rise and fall on the way to the prediction after position {position}**")
