@@ -265,8 +265,9 @@ elif view == "Who said so?":
         )
         st.text(
             f"Heads {found.heads.sum():+.4f}, MLPs {found.mlps.sum():+.4f}, token embedding "
-            f"{found.token_embedding:+.4f}, position embedding {found.position_embedding:+.4f}, biases "
-            f"{found.rest:+.4f}: together {found.total:.4f}. The model's own number: {found.logit:.4f}."
+            f"{found.token_embedding:+.4f}, "
+            + (f"position embedding {found.position_embedding:+.4f}, " if found.position_embedding else "")
+            + f"biases {found.rest:+.4f}: together {found.total:.4f}. The model's own number: {found.logit:.4f}."
         )
         if found.cap is not None:
             st.caption(
@@ -332,7 +333,12 @@ show_sources(
         "gpt_core.saliency.leave_one_out",
     ),
     snippet=lambda: predictions_snippet(
-        load_name(inputs.model), inputs.text, position=position, k=15, special_tokens=inputs.special_tokens
+        load_name(inputs.model),
+        inputs.text,
+        position=position,
+        k=15,
+        special_tokens=inputs.special_tokens,
+        settings=settings,
     ),
     notebook=NOTEBOOK,
 )
