@@ -10,11 +10,11 @@ from dashboard.components.csv import csv_bytes
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
 from dashboard.components.stage_row import stage_row
-from dashboard.components.token_picker import pick_token
+from dashboard.components.token_picker import pick_token, pick_tokens
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import predictions as plots
 from gpt_core.catalog import load_name
-from gpt_core.decoding import FILTERS, STAGES
+from gpt_core.decoding import FILTERS, STAGE_LABELS, STAGES
 from gpt_core.errors import GptCoreError
 from gpt_core.predictions import score_text
 from gpt_core.snippets.predictions import predictions_snippet
@@ -86,7 +86,7 @@ st.caption(
     "In the order of `generate`."
     if settings.in_default_order
     else ":material/swap_horiz: **Not the order of `generate`**: it would run "
-    + ", ".join(stage_name.replace("_", " ") for stage_name in STAGES)
+    + ", ".join(STAGE_LABELS[stage_name].lower() for stage_name in STAGES)
     + ". “Put all back” restores it."
 )
 stage_row(
@@ -222,14 +222,14 @@ elif view == "Logit lens":
         if stop - start < n_tokens:
             st.caption(f"Positions {start} to {stop - 1} of 0–{n_tokens - 1}, around the chosen one.")
         st.markdown(f"**How tokens rise and fall on the way to the prediction after position {position}**")
-        watched = pick_token(
-            "Also follow",
-            key="predictions_watched",
+        followed = pick_tokens(
+            "Tokens to follow",
+            key="predictions_followed",
             model=inputs.model,
             offered=offered,
-            optional=True,
+            n_first=4,
+            most=8,
         )
-        followed = tuple(dict.fromkeys([*offered[:4], *([] if watched is None else [watched])]))
         st.plotly_chart(
             plots.trajectory_lines(
                 cache.rank_trajectories(inputs.model, inputs.token_ids, position, followed),

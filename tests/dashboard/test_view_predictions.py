@@ -206,6 +206,26 @@ def test_a_second_prompt_of_another_length_is_refused() -> None:
     assert "0 would mean that nothing changed" in texts(at)
 
 
+def test_all_heads_of_a_layer_and_tokens_to_follow_are_in_the_link() -> None:
+    at = open_page(
+        "predictions",
+        prompt=TEXT,
+        predictions_view="Ablate and see",
+        predictions_parts="1.*_2.mlp",
+        predictions_position="3",
+    )
+    assert at.multiselect(key="predictions_parts").value == ["1.*", "2.mlp"]
+    assert _written(at, "predictions_parts") == "1.*_2.mlp"
+    lens = open_page("predictions", prompt=TEXT, predictions_view="Logit lens", predictions_followed="11-262")
+    assert errors(lens) == []
+    names = [line["name"] for line in figure(lens, 2)["data"]]
+    assert names == [",", "␣the"]
+    assert _written(lens, "predictions_followed") == "11-262"
+    first = open_page("predictions", prompt=TEXT, predictions_view="Logit lens", predictions_followed="x-1")
+    assert errors(first) == []
+    assert len(figure(first, 2)["data"]) == 4
+
+
 def test_contributions_add_up_on_the_page() -> None:
     at = open_page("predictions", prompt=TEXT, predictions_view="Who said so?", predictions_versus="262")
     assert errors(at) == []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_core.decoding import STAGES, SamplingSettings
+from gpt_core.decoding import STAGES, GenerationSettings, SamplingSettings
+from gpt_core.generation import generate_tokens
 from gpt_core.model import LanguageModel
 from gpt_core.sampling import apply_stages, draw_token, filter_logits
 from gpt_core.trace import logits_at, trace_text
@@ -78,6 +79,20 @@ def test_draws_agree_with_what_is_shown(place: tuple[np.ndarray, tuple[int, ...]
     logits, context = place
     shown = apply_stages(logits, context, SHAPES[name]).probs
     assert p_value(draws(logits, context, SHAPES[name], seed=0), shown) > 0.001
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_generator_draws_from_what_is_shown(
+    bundled: LanguageModel, place: tuple[np.ndarray, tuple[int, ...]], name: str
+) -> None:
+    """The first step of a generation tells the page's own numbers, whatever the stages and their order."""
+    logits, context = place
+    settings = GenerationSettings(sampling=SHAPES[name], max_new_tokens=1, seed=1)
+    (step,) = generate_tokens(bundled, context, settings)
+    shown = apply_stages(logits, context, SHAPES[name])
+    np.testing.assert_allclose(step.alternative_filtered_probs, shown.probs[step.alternative_ids], atol=1e-5)
+    assert step.filtered_prob == pytest.approx(float(shown.probs[step.token_id]), abs=1e-5)
+    assert step.n_survivors == shown.stages[-1].n_survivors
 
 
 @pytest.mark.parametrize(
