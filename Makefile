@@ -20,7 +20,7 @@ ready_dev := $(venv)/ready-dev-$(here)
 .DEFAULT_GOAL := run
 
 run: $(ready)
-	@$(python) -m streamlit run dashboard/app.py $(ARGS)
+	@$(python) -m dashboard $(ARGS)
 
 test: $(ready_dev)
 	@$(python) -m pytest $(ARGS)

@@ -7,7 +7,7 @@ The core is imported when a wrapper is called: importing this module does not wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -16,12 +16,16 @@ import streamlit as st
 
 from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
 from gpt_core.errors import InputError
+from gpt_core.readers import shared_readers
 
 if TYPE_CHECKING:
-    from gpt_core.attention import AttentionMaps, AttentionSteps
+    from gpt_core.attention import AttentionMaps, AttentionSteps, TokenAttention
+    from gpt_core.attention_cell import CellSteps
     from gpt_core.attribution import DirectContributions
     from gpt_core.chat import ChatTurn
     from gpt_core.embeddings import InputEmbeddings, Neighbours
+    from gpt_core.generation import GenerationStep
+    from gpt_core.head_grid import LayerThumbnails
     from gpt_core.merges import WordMerges
     from gpt_core.model import LanguageModel
     from gpt_core.parameters import FamilyMember, ParameterPart
@@ -231,14 +235,6 @@ def attention_maps(
     return compute(_trace(model, token_ids), layer=layer, heads=[head], queries=range(start, stop))
 
 
-@_kept(8)
-def head_grid(model: str, token_ids: tuple[int, ...], layer: int) -> AttentionMaps:
-    """`attention.attention_maps` of all heads of a layer."""
-    from gpt_core.attention import attention_maps as compute
-
-    return compute(_trace(model, token_ids), layer=layer)
-
-
 @_kept(4)
 def bertviz_page(
     model: str,
@@ -287,13 +283,46 @@ def sampling(
 
 
 def generation_snippet(
-    model: str, text: str, settings: GenerationSettings | BeamSettings, special_tokens: bool
+    model: str,
+    text: str,
+    settings: GenerationSettings | BeamSettings | Sequence[GenerationSettings],
+    special_tokens: bool,
+    taken_ids: tuple[int, ...] = (),
 ) -> str:
     """`recipes.snippet`."""
     from gpt_core.catalog import load_name
     from gpt_core.recipes import snippet
 
-    return snippet(load_name(model), text, settings, _model(model), special_tokens=special_tokens)
+    return snippet(
+        load_name(model),
+        text,
+        settings,
+        _model(model),
+        special_tokens=special_tokens,
+        taken_ids=taken_ids,
+    )
+
+
+def taken_alternative(
+    model: str,
+    prompt_ids: tuple[int, ...],
+    steps: Sequence[GenerationStep],
+    token_id: int,
+    settings: GenerationSettings,
+) -> GenerationStep:
+    """`generation.take_alternative`."""
+    from gpt_core.generation import take_alternative
+
+    return take_alternative(_model(model), prompt_ids, steps, token_id, settings)
+
+
+def int8_problem(model: str) -> str:
+    """`decode_fast.int8_problem`."""
+    from gpt_core.decode_fast import fast_decoder
+    from gpt_core.decode_fast import int8_problem as compute
+
+    lm = _model(model)
+    return compute(lm, fast_decoder(lm))
 
 
 @_kept(64)
@@ -310,6 +339,60 @@ def chat_turn(model: str, text: str) -> ChatTurn:
     from gpt_core.chat import as_chat_turn
 
     return as_chat_turn(_model(model), text)
+
+
+def is_in_memory(model: str) -> bool:
+    """Whether the model is loaded now."""
+    from gpt_core.model import kept_model
+
+    return kept_model(model) is not None
+
+
+def readers_of(model: str) -> int:
+    """How many sessions have the model open."""
+    return shared_readers().count(model)
+
+
+def forget_model(model: str) -> None:
+    """Let go of a model that was deleted."""
+    from gpt_core.model import release_model
+
+    release_model(model)
+
+
+def layer_thumbnails(model: str, token_ids: tuple[int, ...], layer: int) -> LayerThumbnails:
+    """`head_grid.kept_thumbnails`: kept in the core's store, as they are computed there by a job."""
+    from gpt_core.head_grid import kept_thumbnails
+
+    return kept_thumbnails(_model(model), token_ids, layer=layer)
+
+
+@_kept(64)
+def token_attention(
+    model: str, token_ids: tuple[int, ...], layer: int, head: int, position: int, hide_first: bool
+) -> TokenAttention:
+    """`attention.token_attention`."""
+    from gpt_core.attention import token_attention as compute
+
+    return compute(_trace(model, token_ids), layer=layer, head=head, position=position, hide_first=hide_first)
+
+
+@_kept(64)
+def attention_cell(
+    model: str, token_ids: tuple[int, ...], layer: int, head: int, query: int, key: int
+) -> CellSteps:
+    """`attention_cell.explain_cell`."""
+    from gpt_core.attention_cell import explain_cell
+
+    return explain_cell(_model(model), _trace(model, token_ids), layer=layer, head=head, query=query, key=key)
+
+
+@_kept(8)
+def longest_probe(model: str) -> int:
+    """`repeated_tokens.longest_probe`."""
+    from gpt_core.repeated_tokens import longest_probe as compute
+
+    return compute(_model(model))
 
 
 def sampling_curve(

@@ -1,16 +1,19 @@
-"""Bring a model's files to this machine, safe formats only. Today: the bundled model and local folders.
+"""A model's files on this machine, checked as far as can be before any weight is touched; refused in a sentence.
 
-Reads a folder's configuration and the headers of its weight files before any weight is touched, and refuses in a
-sentence.
+Configuration and headers of the weight files are read; what came with the project or was downloaded is compared with
+the digests it was published with. How files get here is the business of `hub` and `wheel`.
 """
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from gpt_core.catalog import ModelEntry
 from gpt_core.errors import MemoryLimitError, ModelLoadError
+from gpt_core.manifest import verify_manifest
+from gpt_core.tokenizer_probe import probe_tokenizer
 
 _MAX_CONFIG_BYTES = 1_000_000
 #: Longest header that the safetensors library reads (github.com/huggingface/safetensors, "Format").
@@ -20,6 +23,14 @@ _MAX_AXES, _MAX_NUMBERS = 64, 2**63
 _FLOAT32_BYTES = 4
 
 
+def memory_limit() -> int:
+    """Bytes that models may take: half of this machine's memory; 4 GiB where it cannot be asked."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
+
+
 def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     """The folder that holds `entry`'s files, checked as far as can be without loading.
 
@@ -27,6 +38,12 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     MemoryLimitError (its weights, as float32, would take more than `max_bytes`).
     """
     folder = Path(entry.folder).absolute()
+    if entry.model_id.source == "hub":
+        from gpt_core.hub import verify_snapshot
+
+        verify_snapshot(folder)
+    elif entry.model_id.source in {"bundled", "pypi"}:
+        verify_manifest(folder)
     config = _read_config(folder)
     if "auto_map" in config:
         raise ModelLoadError(
@@ -51,6 +68,8 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
             f"A model must take at most {max_bytes / 2**30:,.1f} GiB of memory here. {folder.name} needs "
             f"{n_numbers * _FLOAT32_BYTES / 2**30:,.1f} GiB as float32. Choose a smaller model."
         )
+    if entry.model_id.source in {"local", "hub"}:
+        probe_tokenizer(folder)
     return folder
 
 
@@ -81,7 +100,8 @@ def _read_object(file: Path) -> dict[str, Any]:
 def _weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads: model.safetensors, or those that its index names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
+    if _is_file(single):
+        _check_inside(single, folder)
         return [single]
     if not index.is_file():
         others = sorted(file.name for pattern in ("*.bin", "*.safetensors") for file in folder.glob(pattern))
@@ -102,7 +122,18 @@ def _weight_files(folder: Path) -> list[Path]:
             raise ModelLoadError(
                 f"{folder.name} lacks the weight file {file.name[:80]!r}, which its index names. Copy it there too."
             )
+        _check_inside(file, folder)
     return files
+
+
+def _check_inside(file: Path, folder: Path) -> None:
+    """Refuse a link that leads out of the folder, unless into the hub cache's own store."""
+    target = file.resolve()
+    store = folder.resolve().parents[1] / "blobs" if folder.resolve().parent.name == "snapshots" else None
+    if target.parent not in {folder.resolve(), store}:
+        raise ModelLoadError(
+            f"{file.name} of {folder.name} is a link that leads out of the folder. Put the file itself there."
+        )
 
 
 def _is_file(file: Path) -> bool:

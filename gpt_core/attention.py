@@ -1,6 +1,7 @@
 """Attention maps of a Trace, computed when they are looked at: by layer, head and block of queries."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from gpt_core.validation import check_integer
 
 #: Most bytes of weights that are computed at once.
 MAX_MAP_BYTES = 2**29
+#: Bytes of weights that are held at once where all of a layer's are gone through.
+BLOCK_BYTES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -64,6 +67,30 @@ class AttentionSteps:
             array.flags.writeable = False
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class TokenAttention:
+    """What one token of one head gives and gets: its row and its column."""
+
+    layer: int
+    """Layer, from 0."""
+    head: int
+    """Head, from 0."""
+    position: int
+    """The token's position, from 0."""
+    paid: np.ndarray
+    """`(n_tokens,)`: probability that it gives to each token; NaN where the mask closes the cell."""
+    received: np.ndarray
+    """`(n_tokens,)`: probability that each token gives to it; NaN where the mask closes the cell."""
+    first_share: float
+    """Mean probability that the tokens after the first give to the first, the attention sink (arXiv:2309.17453), in
+    the head as it is; NaN for a text of one token."""
+
+    def __post_init__(self) -> None:
+        assert self.paid.shape == self.received.shape
+        self.paid.flags.writeable = False
+        self.received.flags.writeable = False
+
+
 def attention_maps(
     trace: Trace, *, layer: int, heads: Sequence[int] | None = None, queries: range | None = None
 ) -> AttentionMaps:
@@ -96,6 +123,90 @@ def attention_maps(
         queries=tuple(rows),
         weights=weights.numpy().copy(),
         allowed=_open_cells(scores),
+    )
+
+
+def without_first(maps: AttentionMaps) -> AttentionMaps:
+    """`maps` with the column of the first token closed and each row renormalised to sum to 1.
+
+    A row that has nothing else, such as the first token's own, is closed altogether.
+    """
+    weights = np.where(maps.allowed, maps.weights, 0).astype(np.float32)
+    weights[..., 0] = 0
+    rest = weights.sum(axis=-1, keepdims=True, dtype=np.float64)
+    allowed = maps.allowed & (rest > 0)
+    allowed[..., 0] = False
+    weights = np.divide(weights, rest, out=np.zeros_like(weights), where=rest > 0, casting="same_kind")
+    return dataclasses.replace(maps, weights=weights, allowed=allowed)
+
+
+def attention_blocks(
+    trace: Trace, *, layer: int, heads: Sequence[int] | None = None, max_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[range, torch.Tensor]]:
+    """All maps of `heads` (all when None) of `layer`, a block of queries at a time: `(queries, weights)`.
+
+    `weights` is `(n_chosen_heads, n_queries, queries.stop)`, probability, float32: the keys after the block's last
+    query, which are closed to all of its rows, are left out. The reader may change it. A block takes at most
+    `max_bytes` where one row does. Errors as in `attention_maps`.
+    """
+    capture = _layer(trace, layer)
+    n_heads = capture.query.shape[0]
+    chosen = torch.tensor(
+        [check_integer("head", head, low=0, high=n_heads - 1) for head in heads]
+        if heads is not None
+        else range(n_heads),
+        dtype=torch.long,
+    )
+    n_rows = max(1, max_bytes // (4 * max(1, len(chosen)) * trace.n_tokens))
+    for start in range(0, trace.n_tokens, n_rows):
+        queries = range(start, min(trace.n_tokens, start + n_rows))
+        # Not as a generator's decorator: what is between two blocks is the reader's.
+        with torch.inference_mode():
+            weights = attention_scores(
+                keys_before(capture, queries.stop), heads=chosen, queries=slice(queries.start, queries.stop)
+            ).softmax(dim=-1)
+        yield queries, weights
+
+
+def keys_before(capture: LayerCapture, stop: int) -> LayerCapture:
+    """`capture` with the keys 0..stop-1 alone."""
+    return dataclasses.replace(
+        capture,
+        key=capture.key[:, :stop],
+        value=capture.value[:, :stop],
+        mask=None if capture.mask is None else capture.mask[..., :stop],
+    )
+
+
+def token_attention(
+    trace: Trace, *, layer: int, head: int, position: int, hide_first: bool = False
+) -> TokenAttention:
+    """The row and the column of the token at `position`; with `hide_first`, of the map that `without_first` makes.
+
+    Errors as in `attention_maps`.
+    """
+    check_integer("position", position, low=0, high=trace.n_tokens - 1)
+    paid = np.full(trace.n_tokens, np.nan, dtype=np.float32)
+    received = paid.copy()
+    first = 0.0
+    n_rows = max(1, BLOCK_BYTES // (4 * trace.n_tokens))
+    for start in range(0, trace.n_tokens, n_rows):
+        rows = range(start, min(trace.n_tokens, start + n_rows))
+        maps = attention_maps(trace, layer=layer, heads=[head], queries=rows)
+        first += float(maps.weights[0, max(0, 1 - start) :, 0].sum(dtype=np.float64))
+        if hide_first:
+            maps = without_first(maps)
+        cells = np.where(maps.allowed[0], maps.weights[0], np.float32(np.nan))
+        received[rows.start : rows.stop] = cells[:, position]
+        if position in rows:
+            paid[:] = cells[position - start]
+    return TokenAttention(
+        layer=layer,
+        head=head,
+        position=position,
+        paid=paid,
+        received=received,
+        first_share=first / (trace.n_tokens - 1) if trace.n_tokens > 1 else float("nan"),
     )
 
 

@@ -1,26 +1,69 @@
-"""The most probable texts that beam search finds: transformers' own search, watched. Draws nothing at random."""
+"""The most probable texts that beam search finds, one step at a time: which beams go on, which end, which are dropped.
+
+The step is our own, so that a reader can watch it; it takes the decisions of transformers' `generate`, and ends with
+its ids and scores. Draws nothing at random.
+"""
 
 from __future__ import annotations
 
+import inspect
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from gpt_core.decoding import BeamSettings
-from gpt_core.errors import MemoryLimitError, UnsupportedError
+from gpt_core import sampling
+from gpt_core.decoding import BeamSettings, SamplingSettings
+from gpt_core.errors import MemoryLimitError
 from gpt_core.generation import ContinuationDecoder, check_prompt, end_token_ids
-from gpt_core.recipes import generate_call
 
 if TYPE_CHECKING:
     import torch
 
     from gpt_core.model import Control, LanguageModel
 
-#: Most bytes of per-step scores in a beam search: beams × new tokens × vocabulary × 4.
-MAX_SCORE_BYTES = 2**30
+#: Most bytes of keys and values in a beam search: beams × tokens × those of one token.
+MAX_BEAM_BYTES = 2**30
+#: What `generate` adds to the score of a beam that is out of the race.
+_OUT = -1.0e9
+
+BeamState = Literal["kept", "ended", "cut off", "outdone", "dropped"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class BeamCandidate:
+    """One way to go on that a step looked at."""
+
+    parent: int
+    """Place of the beam that it continues among those that the step before kept, 0 the most probable."""
+    token_id: int
+    """The token that it adds."""
+    token_log_prob: float
+    """Log-probability of that token as the search counts it (after the penalties), nats."""
+    log_prob: float
+    """Sum over its tokens, nats: what candidates are compared by."""
+    state: BeamState
+    """`kept`: goes on; `ended` or `cut off`: a finished text, among the best so far; `outdone`: finished, and not
+    among them; `dropped`: neither."""
+    place: int | None
+    """Of a kept one, its place among the beams of the next step."""
+    score: float | None
+    """Of a finished one, `log_prob / n_tokens ** length_penalty`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class BeamStep:
+    """What one step of the search looked at and decided."""
+
+    index: int
+    """0-based; the token that candidates add is number `index` of the continuation."""
+    candidates: tuple[BeamCandidate, ...]
+    """Most probable first."""
+    texts: tuple[str, ...]
+    """The continuations that go on, in their places."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -59,79 +102,252 @@ class BeamResult:
     """Seconds."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Text:
+    """A continuation under way: its tokens, and the log-probability of each."""
+
+    token_ids: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+
+    def with_token(self, token_id: int, log_prob: float) -> _Text:
+        return _Text(token_ids=(*self.token_ids, token_id), log_probs=(*self.log_probs, log_prob))
+
+
 def beam_search(
     lm: LanguageModel, prompt_ids: Sequence[int], settings: BeamSettings, *, control: Control | None = None
 ) -> BeamResult:
-    """The texts that `model.generate` finds by beam search, everything said explicitly.
+    """The texts that `model.generate` finds by beam search: `beam_steps` to its end."""
+    steps = beam_steps(lm, prompt_ids, settings, control=control)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: BeamResult = stop.value
+            return result
 
-    `control` is asked at every step and inside every pass, and told how far the search is. Raises InputError,
-    ContextLengthError, MemoryLimitError (the scores that transformers keeps would pass MAX_SCORE_BYTES),
-    UnsupportedError (a model whose state cannot be reordered), and what `control` raises.
+
+def beam_steps(
+    lm: LanguageModel, prompt_ids: Sequence[int], settings: BeamSettings, *, control: Control | None = None
+) -> Generator[BeamStep, None, BeamResult]:
+    """Search step by step; returns the best texts, which are those of `generate` with the same settings.
+
+    `control` is asked at every step and inside every pass, and told how far the search is. Raises, at once,
+    InputError, ContextLengthError and MemoryLimitError (keys and values would pass MAX_BEAM_BYTES), and what
+    `control` raises.
     """
-    import torch
-    from transformers import StoppingCriteria, StoppingCriteriaList
-
-    from gpt_core.capture import interruptible
+    from gpt_core.reading import key_value_bytes
 
     ids = check_prompt(lm, prompt_ids, max_new_tokens=settings.max_new_tokens)
-    n_bytes = settings.n_beams * settings.max_new_tokens * lm.geometry.vocab_size * 4
-    if n_bytes > MAX_SCORE_BYTES:
+    n_bytes = settings.n_beams * (len(ids) + settings.max_new_tokens) * key_value_bytes(lm)
+    if n_bytes > MAX_BEAM_BYTES:
         raise MemoryLimitError(
-            f"The scores of a beam search must take at most {MAX_SCORE_BYTES / 2**20:,.0f} MiB of memory. Needed: "
-            f"{n_bytes / 2**20:,.0f} MiB. Choose fewer beams or fewer new tokens."
+            f"The keys and values of a beam search must take at most {MAX_BEAM_BYTES / 2**20:,.0f} MiB of memory. "
+            f"Needed: {n_bytes / 2**20:,.0f} MiB. Choose fewer beams or fewer new tokens."
         )
-    network: Any = lm.network
+    return _search(lm, ids, settings, control)
+
+
+def _search(
+    lm: LanguageModel, prompt_ids: tuple[int, ...], settings: BeamSettings, control: Control | None
+) -> Generator[BeamStep, None, BeamResult]:
+    import torch
+
     started = time.perf_counter()
-    n_steps = 0
+    n_beams, end_ids = settings.n_beams, end_token_ids(lm)
+    # Enough that `n_beams` can go on even where all of the first ones end here.
+    n_candidates = max(2, 1 + len(end_ids)) * n_beams
+    shape = SamplingSettings(
+        repetition_penalty=settings.repetition_penalty, no_repeat_ngram=settings.no_repeat_ngram
+    )
+    feeder = _BeamFeeder(lm, prompt_ids, n_beams, control)
+    running = [_Text()] * n_beams
+    # All beams are the same at first: only one of them counts.
+    running_scores = torch.full((n_beams,), _OUT)
+    running_scores[0] = 0.0
+    finished: list[_Text | None] = [None] * n_beams
+    finished_scores = torch.full((n_beams,), _OUT)
+    improvable = True
+    for index in range(settings.max_new_tokens):
+        if control is not None:
+            control.check()
+        with torch.inference_mode():
+            log_probs = feeder.next_logits().log_softmax(dim=-1)
+            log_probs = torch.cat(
+                [
+                    sampling.filter_logits(
+                        log_probs[beam : beam + 1], feeder.context_ids[beam : beam + 1], shape
+                    )
+                    for beam in range(n_beams)
+                ]
+            ).cpu()
+            total = log_probs + running_scores[:, None]
+            # Step by step as `generate`: its ties, and its float32.
+            sums, places = total.flatten().topk(n_candidates)
+            parents, token_ids = (
+                (places // log_probs.shape[1]).tolist(),
+                (places % log_probs.shape[1]).tolist(),
+            )
+            token_log_probs = [float(log_probs[p, t]) for p, t in zip(parents, token_ids, strict=True)]
+            texts = [
+                running[p].with_token(t, lp)
+                for p, t, lp in zip(parents, token_ids, token_log_probs, strict=True)
+            ]
+            last = index + 1 == settings.max_new_tokens
+            ended = torch.tensor([last or token_id in end_ids for token_id in token_ids])
+            going = (sums + ended.float() * _OUT).topk(n_beams)
+            scores = sums / (index + 1) ** settings.length_penalty
+            is_full = settings.early_stopping is True and all(text is not None for text in finished)
+            among_first = torch.arange(n_candidates) < n_beams
+            entering = scores + (float(is_full) + float(not improvable)) * _OUT
+            entering = entering + (~(ended & among_first)).float() * _OUT
+            finished_scores, best = torch.cat([finished_scores, entering]).topk(n_beams)
+            finished = [
+                finished[i]
+                if i < n_beams
+                else (texts[i - n_beams] if bool(ended[i - n_beams] & among_first[i - n_beams]) else None)
+                for i in best.tolist()
+            ]
+            order = going.indices.tolist()
+            running = [texts[i] for i in order]
+            running_scores = going.values
+            feeder.go_on([parents[i] for i in order], [token_ids[i] for i in order])
+        entered = {i - n_beams for i in best.tolist() if i >= n_beams}
 
-    class Watch(StoppingCriteria):
-        """Never stops a beam by itself; raises where the reader stopped the search."""
-
-        def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-            nonlocal n_steps
-            n_steps += 1
-            if control is not None:
-                control.check()
-                control.report(
-                    n_steps / settings.max_new_tokens, f"{n_steps} of {settings.max_new_tokens} tokens"
+        states: list[BeamState] = [
+            ("kept" if i in order else "dropped")
+            if not hit
+            else "dropped"  # only the first ones may finish
+            if i >= n_beams
+            else "outdone"
+            if i not in entered
+            else "ended"
+            if token_ids[i] in end_ids
+            else "cut off"
+            for i, hit in enumerate(ended.tolist())
+        ]
+        yield BeamStep(
+            index=index,
+            candidates=tuple(
+                BeamCandidate(
+                    parent=parents[i],
+                    token_id=token_ids[i],
+                    token_log_prob=token_log_probs[i],
+                    log_prob=float(sums[i]),
+                    state=states[i],
+                    place=order.index(i) if states[i] == "kept" else None,
+                    score=float(scores[i]) if bool(ended[i]) and i < n_beams else None,
                 )
-            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+                for i in range(n_candidates)
+                # Continuations of the copies that did not count.
+                if float(sums[i]) > _OUT / 2
+            ),
+            texts=tuple(
+                ContinuationDecoder(lm, prompt_ids, ()).extend(text.token_ids)
+                for text, score in zip(running, running_scores.tolist(), strict=True)
+                if score > _OUT / 2
+            ),
+        )
+        if control is not None:
+            control.report(
+                (index + 1) / settings.max_new_tokens, f"{index + 1} of {settings.max_new_tokens} tokens"
+            )
+        improvable = improvable and _can_improve(
+            running_scores, finished, finished_scores, index + 1, settings
+        )
+        if not improvable or (settings.early_stopping is True and all(text is not None for text in finished)):
+            break
+    return BeamResult(
+        beams=tuple(
+            _beam(lm, prompt_ids, text, score, end_ids)
+            for text, score in zip(finished, finished_scores.tolist(), strict=True)
+            if text is not None
+        )[: settings.n_return],
+        n_steps=index + 1,
+        elapsed=time.perf_counter() - started,
+    )
 
-    prompt = torch.tensor([ids], dtype=torch.int64, device=lm.device)
-    with torch.inference_mode(), interruptible(None if control is None else control.check):
-        try:
-            output = network.generate(
-                input_ids=prompt,
-                attention_mask=torch.ones_like(prompt),
-                stopping_criteria=StoppingCriteriaList([Watch()]),
-                return_dict_in_generate=True,
-                output_scores=True,
-                **generate_call(settings, lm),
-            )
-        except ValueError as error:
-            # Recurrent models whose state cannot be put in another order.
-            raise UnsupportedError(
-                f"{lm.model_id.name} cannot do a beam search: {str(error)[:200]}. Sample instead."
-            ) from error
-        token_log_probs = network.compute_transition_scores(
-            output.sequences, output.scores, output.beam_indices, normalize_logits=False
+
+def _can_improve(
+    running_scores: torch.Tensor,
+    finished: list[_Text | None],
+    finished_scores: torch.Tensor,
+    n_tokens: int,
+    settings: BeamSettings,
+) -> bool:
+    """Whether the best running beam could still pass the worst finished one, by `generate`'s rule of thumb."""
+    if any(text is None for text in finished):
+        return True
+    # "never" stops only where it is certain, and longer texts can only gain where the penalty is above 0.
+    longest = settings.early_stopping == "never" and settings.length_penalty > 0
+    length = settings.max_new_tokens if longest else n_tokens
+    return float(running_scores[0] / length**settings.length_penalty) > float(finished_scores.min())
+
+
+def _beam(
+    lm: LanguageModel, prompt_ids: tuple[int, ...], text: _Text, score: float, end_ids: tuple[int, ...]
+) -> Beam:
+    return Beam(
+        token_ids=text.token_ids,
+        text=ContinuationDecoder(lm, prompt_ids, ()).extend(text.token_ids),
+        score=score,
+        log_prob=math.fsum(text.log_probs),
+        token_log_probs=np.array(text.log_probs, dtype=np.float32),
+        finished=text.token_ids[-1] in end_ids,
+    )
+
+
+class _BeamFeeder:
+    """Feeds all beams at once, and puts their keys and values in the order in which the beams go on."""
+
+    def __init__(
+        self, lm: LanguageModel, prompt_ids: tuple[int, ...], n_beams: int, control: Control | None
+    ) -> None:
+        import torch
+
+        self._network = cast(Any, lm.network)
+        self._check = None if control is None else control.check
+        self._accepted = inspect.signature(self._network.forward).parameters
+        self._cacheable = (
+            "past_key_values" in self._accepted and self._network._supports_default_dynamic_cache()
         )
-    end_ids = end_token_ids(lm)
-    beams = []
-    for row, score in enumerate(output.sequences_scores.tolist()):
-        # Shorter beams are filled up; their filling has no beam it came from.
-        n_tokens = int((output.beam_indices[row] >= 0).sum())
-        token_ids = tuple(output.sequences[row, len(ids) : len(ids) + n_tokens].tolist())
-        log_probs = token_log_probs[row, :n_tokens].cpu().numpy()
-        decoder = ContinuationDecoder(lm, ids, ())
-        beams.append(
-            Beam(
-                token_ids=token_ids,
-                text=decoder.extend(token_ids),
-                score=score,
-                log_prob=float(log_probs.sum(dtype=np.float64)),
-                token_log_probs=log_probs,
-                finished=token_ids[-1] in end_ids,
-            )
+        self._cache: Any = None
+        self._n_cached = 0
+        # The prompt once for each beam, as `generate` reads it: the same shapes give the same roundings.
+        self.context_ids = torch.tensor([prompt_ids] * n_beams, dtype=torch.int64, device=lm.device)
+
+    def next_logits(self) -> torch.Tensor:
+        """Logits `(n_beams, vocab_size)` float32 after each beam's last token."""
+        import torch
+        from transformers import DynamicCache
+
+        from gpt_core.capture import interruptible
+
+        if self._cache is None and self._cacheable:
+            self._cache = DynamicCache(config=self._network.config.get_text_config(decoder=True))
+        n_known, n_tokens = self._n_cached, self.context_ids.shape[1]
+        arguments: dict[str, Any] = {"input_ids": self.context_ids[:, n_known:]}
+        if self._cache is not None:
+            arguments |= {"past_key_values": self._cache, "use_cache": True}
+            self._n_cached = n_tokens
+        elif "use_cache" in self._accepted:
+            # A state that cannot be put in another order: read the whole texts again, slow but right.
+            arguments["use_cache"] = False
+        if "position_ids" in self._accepted:
+            places = torch.arange(n_known, n_tokens, device=self.context_ids.device)
+            arguments["position_ids"] = places.expand(len(self.context_ids), -1)
+        if "logits_to_keep" in self._accepted:
+            arguments["logits_to_keep"] = 1
+        with interruptible(self._check):
+            logits: torch.Tensor = self._network(**arguments, return_dict=True).logits[:, -1]
+        return logits.to(dtype=torch.float32, copy=True)
+
+    def go_on(self, parents: Sequence[int], token_ids: Sequence[int]) -> None:
+        """Continue the beams `parents`, each with one of `token_ids`."""
+        import torch
+
+        order = self.context_ids.new_tensor(parents)
+        self.context_ids = torch.cat(
+            [self.context_ids[order], self.context_ids.new_tensor(token_ids)[:, None]], dim=1
         )
-    return BeamResult(beams=tuple(beams), n_steps=n_steps, elapsed=time.perf_counter() - started)
+        if self._cache is not None:
+            self._cache.reorder_cache(order)

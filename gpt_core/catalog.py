@@ -1,19 +1,23 @@
 """Which models there are on this machine, where each comes from, and what identifies one.
 
-A model is `source:name@revision`. The name alone would confuse a local folder called `gpt2` with the hub's; the
-revision is a digest over everything that decides a number: weights, configuration and tokenizer.
+A model is `source:name@revision`. The name alone would confuse a local folder called `gpt2` with the hub's. The
+revision follows everything that decides a number (weights, configuration, tokenizer): of the bundled model and of a
+folder it is a digest over the files, of a hub model the commit, of a model made from a wheel the wheel's digest.
 """
 
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from gpt_core.errors import InputError
+from gpt_core.storage import hub_folder, wheels_folder
 
 #: The folder of the model that ships with the project.
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
@@ -25,7 +29,18 @@ MODEL_FOLDERS_VARIABLE = "GPT_CORE_MODELS"
 #: Names the device on which models are put: cpu, cuda or mps.
 DEVICE_VARIABLE = "GPT_CORE_DEVICE"
 
-SOURCES = ("bundled", "local")
+SOURCES = ("bundled", "local", "hub", "pypi")
+
+#: Hexadecimal digits of a revision, by source: a hub commit is written whole, as the hub wants it.
+_REVISION_DIGITS = {"bundled": 12, "local": 12, "hub": 40, "pypi": 12}
+
+#: A name on the hub: `name` or `owner/name` (huggingface_hub.utils.validate_repo_id, less "--", which its cache uses).
+_HUB_NAME = re.compile(
+    r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII
+)
+
+#: What is opened first where nobody chose, best first; the bundled model where none of them is here.
+_PREFERRED = ("hub:openai-community/gpt2", "hub:gpt2", "pypi:SmolLM2-135M-Instruct")
 
 #: Nanoseconds after which a file's times tell of every change.
 _SETTLED_NS = 2_000_000_000
@@ -41,9 +56,10 @@ class ModelId:
     source: str
     """One of SOURCES."""
     name: str
-    """The bundled model's name, a folder's name under a model folder, or a folder's full path."""
+    """The bundled model's name, a folder's name under a model folder or its full path, a repository's name on the
+    hub, or the name of a model that a wheel carries."""
     revision: str = ""
-    """First 12 hexadecimal digits of the sha256 over the model's files; empty where not yet known."""
+    """12 hexadecimal digits, or a commit's 40 where it comes from the hub; empty where not yet known."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.name}" + (f"@{self.revision}" if self.revision else "")
@@ -59,7 +75,12 @@ class ModelId:
             and 0 < len(name) <= 1024
             and "\0" not in name
             and ".." not in Path(name).parts
-            and (not at or (len(revision) == 12 and set(revision) <= set("0123456789abcdef")))
+            and (source != "hub" or is_hub_name(name))
+            and (source != "pypi" or "/" not in name)
+            and (
+                not at
+                or (len(revision) == _REVISION_DIGITS[source] and set(revision) <= set("0123456789abcdef"))
+            )
         )
         if not valid:
             raise InputError(
@@ -87,8 +108,17 @@ class ModelEntry:
     @property
     def title(self) -> str:
         """What a reader sees in a list."""
-        where = {"bundled": "in the box", "local": "folder"}[self.model_id.source]
-        return f"{Path(self.model_id.name).name} · {where}"
+        source, name = self.model_id.source, self.model_id.name
+        if source == "pypi":
+            return f"{name} (4-bit, dequantised) · PyPI"
+        if source == "hub":
+            return f"{name} · hub"
+        return f"{Path(name).name} · {'in the box' if source == 'bundled' else 'folder'}"
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `name` can be that of a repository on the hub. Looks at its letters alone."""
+    return len(name) <= 96 and _HUB_NAME.fullmatch(name) is not None
 
 
 def model_folders() -> tuple[Path, ...]:
@@ -125,7 +155,10 @@ def find_model(text: str) -> ModelEntry:
         (
             (model_id, folder)
             for model_id, folder in candidates
-            if (model_id.source, model_id.name) == (wanted.source, wanted.name)
+            if (
+                (model_id.source, model_id.name) == (wanted.source, wanted.name)
+                and (not model_id.revision or wanted.revision in {"", model_id.revision})
+            )
             or (model_id.source == "local" and full is not None and full == _resolved(folder))
         ),
         None,
@@ -133,9 +166,10 @@ def find_model(text: str) -> ModelEntry:
     if found is None and full is not None and _is_model_folder(full):
         found = ModelId("local", str(full)), full
     if found is None:
+        remedy = " It can be fetched on the Models page." if wanted.source in {"hub", "pypi"} else ""
         raise InputError(
             f"{wanted.source}:{_short(wanted.name)} is not on this machine. Here: "
-            f"{', '.join(str(model_id) for model_id, _ in candidates)}."
+            f"{', '.join(str(model_id) for model_id, _ in candidates)}.{remedy}"
         )
     try:
         entry = _describe(*found)
@@ -156,9 +190,20 @@ def bundled_model_id() -> str:
     return str(_describe(ModelId("bundled", BUNDLED_NAME), BUNDLED_FOLDER).model_id)
 
 
+def default_model_id() -> str:
+    """The full id of the model to open where nobody chose: the best that is on this machine."""
+    found = {f"{model_id.source}:{model_id.name}": (model_id, folder) for model_id, folder in _candidates()}
+    best = next((name for name in _PREFERRED if name in found), None)
+    return bundled_model_id() if best is None else str(_describe(*found[best]).model_id)
+
+
 def load_name(model_id: str) -> str:
-    """What `from_pretrained` takes for this model: the folder of its files, relative where it is in the project."""
-    folder = Path(find_model(model_id).folder)
+    """What `from_pretrained` takes for this model: its name on the hub where that means these files, else the folder
+    of its files, relative where it is in the project."""
+    entry = find_model(model_id)
+    folder = Path(entry.folder)
+    if entry.model_id.source == "hub" and _main_commit(folder.parents[1]) == entry.model_id.revision:
+        return entry.model_id.name
     return "gpt_core/bundled" if folder == BUNDLED_FOLDER else str(folder)
 
 
@@ -168,18 +213,83 @@ def _candidates() -> list[tuple[ModelId, Path]]:
     names: set[str] = set()
     folders: set[Path] = set()
     for parent in model_folders():
+        inside = _resolved(parent)
         for folder in [parent] if _is_model_folder(parent) else _children(parent):
             resolved = _resolved(folder)
             if resolved is None or resolved in folders or not _is_model_folder(folder):
                 continue
+            if folder != parent and inside not in resolved.parents:
+                continue  # a link that leads out of the folder that was named
             name = folder.name or resolved.name
-            if name in names or not _is_name(name):
+            if name in names or not _is_name(f"local:{name}@{'0' * 12}"):
                 name = str(resolved)
-            if _is_name(name):
+            if _is_name(f"local:{name}@{'0' * 12}"):
                 folders.add(resolved)
                 names.add(name)
                 found.append((ModelId("local", name), folder))
+    return [*found, *_wheel_models(), *_hub_models()]
+
+
+def _wheel_models() -> list[tuple[ModelId, Path]]:
+    """The models made from wheels: folders called `name@revision`."""
+    found = []
+    for folder in _children(wheels_folder()):
+        name, _, revision = folder.name.rpartition("@")
+        if _is_name(f"pypi:{name}@{revision}") and _is_model_folder(folder):
+            found.append((ModelId("pypi", name, revision), folder))
     return found
+
+
+def _hub_models() -> list[tuple[ModelId, Path]]:
+    """The causal language models in the hub's cache that are whole: `models--owner--name/snapshots/commit`."""
+    found = []
+    for repository in _children(hub_folder()):
+        kind, _, rest = repository.name.partition("--")
+        name = "/".join(rest.split("--"))
+        if kind != "models" or not is_hub_name(name):
+            continue
+        main = _main_commit(repository)
+        snapshots = sorted(_children(repository / "snapshots"), key=lambda snapshot: snapshot.name != main)
+        found += [
+            (ModelId("hub", name, snapshot.name), snapshot)
+            for snapshot in snapshots
+            if _is_name(f"hub:{name}@{snapshot.name}") and is_whole_model(snapshot)
+        ]
+    return found
+
+
+def is_whole_model(folder: Path) -> bool:
+    """Whether a folder holds a causal language model's configuration and all of its safetensors files."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        index = folder / "model.safetensors.index.json"
+        if (folder / "model.safetensors").is_file():
+            files = {"model.safetensors"}
+        else:
+            files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        return (
+            isinstance(config, dict)
+            and is_causal(config)
+            and bool(files)
+            and all((folder / file).is_file() for file in files)
+        )
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def is_causal(config: dict[str, Any]) -> bool:
+    """Whether a configuration was saved from a causal language model, or does not say."""
+    architectures = config.get("architectures") or []
+    return not architectures or any(
+        isinstance(name, str) and ("CausalLM" in name or "LMHead" in name) for name in architectures
+    )
+
+
+def _main_commit(repository: Path) -> str:
+    try:
+        return (repository / "refs" / "main").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _children(folder: Path) -> list[Path]:
@@ -203,11 +313,11 @@ def _resolved(folder: Path) -> Path | None:
         return None
 
 
-def _is_name(name: str) -> bool:
-    """Whether an id can be made of it that is read back as the same, and that can be shown."""
+def _is_name(text: str) -> bool:
+    """Whether it is an id that is read back as the same, and that can be shown."""
     try:
-        name.encode()
-        return ModelId.parse(f"local:{name}@{'0' * 12}").name == name
+        text.encode()
+        return str(ModelId.parse(text)) == text
     except (UnicodeEncodeError, InputError):
         return False
 
@@ -224,7 +334,7 @@ def _describe(model_id: ModelId, folder: Path) -> ModelEntry:
     except (ValueError, RecursionError):
         architecture = ""
     return ModelEntry(
-        model_id=ModelId(model_id.source, model_id.name, _revision(folder, files)),
+        model_id=ModelId(model_id.source, model_id.name, model_id.revision or _revision(folder, files)),
         folder=str(folder),
         size=sum(file.stat().st_size for file in files if file.suffix == ".safetensors"),
         architecture=architecture,

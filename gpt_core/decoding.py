@@ -354,7 +354,7 @@ GENERATION_RANGES: dict[str, SettingRange] = {
         low=-10.0,
         high=10.0,
         default=1.0,
-        slider=(-2.0, 2.0, 0.1),
+        slider=(-2.0, 2.0, 0.5),
         explanation=(
             "A finished text is scored by its log-probability divided by its length to this power. Log-probabilities "
             "are negative, so above 0 favours long texts and below 0 short ones; 0 compares plain log-probabilities."

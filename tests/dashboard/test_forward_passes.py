@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from gpt_core import trace
+from gpt_core.decode_fast import FastDecoder, fast_decoder
 from gpt_core.model import LanguageModel
 from tests.dashboard.pages import NAMES, errors, open_page, settle
 
@@ -13,13 +15,23 @@ TEXT = "Forward passes are counted on the model itself."
 
 
 @pytest.fixture
-def passes(bundled: LanguageModel) -> Iterator[list[int]]:
+def passes(bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Length in tokens of each pass through the first block, as the model itself sees it."""
     seen: list[int] = []
     handle = bundled.anatomy.blocks[0].register_forward_hook(
         lambda block, args, output: seen.append(output.shape[1])
     )
+    # The fast loop reads the weights, not the blocks; what proves it is no pass over a reader's text.
+    fast_decoder(bundled)
+    read = FastDecoder.read
+
+    def count(self: Any, token_ids: Any, *arguments: Any, **more: Any) -> Any:
+        seen.append(len(token_ids))
+        return read(self, token_ids, *arguments, **more)
+
+    monkeypatch.setattr(FastDecoder, "read", count)
     trace._traces.clear()
+    seen.clear()
     yield seen
     handle.remove()
 

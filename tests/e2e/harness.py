@@ -32,6 +32,8 @@ PAGES = {
     "generation": "generation",
     "few_shot": "few_shot",
 }
+# The page about models has no prompt to look at, and is tested by itself.
+MODELS = "models"
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -47,7 +49,7 @@ CHROMIUM_FLAGS = (
 )
 
 # What would make a server differ from one on a fresh machine.
-FOREIGN_SETTINGS = ("GPT_", "HF_", "HUGGINGFACE_", "PYTEST_", "STREAMLIT_", "TRANSFORMERS_")
+FOREIGN_SETTINGS = ("GPT_", "HF_", "HUGGINGFACE_", "PYTEST_", "STREAMLIT_", "TRANSFORMERS_", "XDG_")
 
 # Idle: connected, no script running, no job shown, nothing waiting to be replaced, and all that for 300 ms: the
 # server needs a moment to learn of a click.
@@ -121,7 +123,8 @@ def run_server(
     variables = {**kept, "HOME": str(home), "HF_HUB_OFFLINE": "1", **(env or {})}
     port = free_port()
     server = Server(url=f"http://127.0.0.1:{port}", log=folder / "server.log")
-    command = [sys.executable, "-m", "streamlit", "run", str(app)]
+    started = ["dashboard"] if app == APP else ["streamlit", "run", str(app)]
+    command = [sys.executable, "-m", *started]
     command += [f"--server.port={port}", "--server.headless=true", *options]
     with server.log.open("wb") as log:
         process = subprocess.Popen(
@@ -185,7 +188,9 @@ def observe(page: Page) -> Observations:
     def note_console(message: ConsoleMessage) -> None:
         # At a deep link Streamlit looks for its server below the page's own address first, and finds 404.
         looked = urlsplit(message.location["url"]).path in {
-            f"/{path}/_stcore/{what}" for path in PAGES.values() for what in ("health", "host-config")
+            f"/{path}/_stcore/{what}"
+            for path in (*PAGES.values(), MODELS)
+            for what in ("health", "host-config")
         }
         if message.type == "error" and not looked:
             seen.errors.append(f"console: {message.text} {message.location['url']}")

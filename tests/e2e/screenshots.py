@@ -82,7 +82,7 @@ def take(
     start = page.locator(f".st-key-{name}_start button")
     if start.count():
         start.click()
-        page.locator("[class*=_sequence_0]").first.wait_for()
+        page.locator("[class*=_sequence_0], .st-key-generation_tree_box .token").first.wait_for()
         page.locator(f".st-key-{name}_stop button:disabled").wait_for(timeout=120_000)
         wait_until_idle(page)
         page.mouse.move(0, 0)

@@ -1,6 +1,7 @@
 """What a folder's configuration and headers tell is refused in one sentence, before any weight is touched."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gpt_core import acquire
 from gpt_core.acquire import acquire_model
 from gpt_core.catalog import BUNDLED_FOLDER, ModelEntry, ModelId, bundled_model_id, find_model
 from gpt_core.errors import MemoryLimitError, ModelLoadError
+from gpt_core.manifest import write_manifest
 
 DAMAGED = "model.safetensors of model is damaged or is no safetensors file. Copy it again."
 
@@ -330,3 +332,47 @@ def test_a_model_too_large_is_refused_with_both_numbers(folder: Path) -> None:
         MemoryLimitError, match=r"at most 1\.5 GiB of memory here\. model needs 12\.0 GiB as float32"
     ):
         acquired(folder, max_bytes=3 * 2**29)
+
+
+# What is no plain file of the folder
+
+
+def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
+    outside = folder.parent / "elsewhere.safetensors"
+    (folder / "model.safetensors").rename(outside)
+    (folder / "model.safetensors").symlink_to(outside)
+    assert refusal(folder) == (
+        "model.safetensors of model is a link that leads out of the folder. Put the file itself there."
+    )
+
+
+def test_a_link_into_the_hubs_store_is_the_hubs_way(folder: Path) -> None:
+    blob = folder.parent / "cache" / "blobs" / "0"
+    snapshot = folder.parent / "cache" / "snapshots" / "main"
+    snapshot.parent.mkdir(parents=True)
+    blob.parent.mkdir()
+    folder.rename(snapshot)
+    (snapshot / "model.safetensors").rename(blob)
+    (snapshot / "model.safetensors").symlink_to(Path("../../blobs/0"))
+    assert acquired(snapshot) == snapshot
+
+
+def test_a_pipe_is_no_weight_file(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    assert "must hold its weights as model.safetensors" in refusal(folder)
+
+
+def test_a_folder_with_a_changed_byte_is_refused_where_its_digests_are_known(folder: Path) -> None:
+    write_manifest(folder)
+    entry = ModelEntry(
+        model_id=ModelId("pypi", "x", "0" * 12), folder=str(folder), size=0, architecture="gpt2", licence=""
+    )
+    assert acquire_model(entry) == folder
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(
+        ModelLoadError, match=r"model\.safetensors of model is not the file that was published"
+    ):
+        acquire_model(entry)

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from gpt_core import attention, capture
-from gpt_core.attention import AttentionMaps, all_attention_maps, attention_maps, attention_steps
+from gpt_core.attention import (
+    AttentionMaps,
+    all_attention_maps,
+    attention_blocks,
+    attention_maps,
+    attention_steps,
+    token_attention,
+    without_first,
+)
 from gpt_core.capture import LayerCapture, attention_scores
 from gpt_core.catalog import ModelId
 from gpt_core.errors import InputError, MemoryLimitError, UnsupportedError
@@ -245,3 +253,82 @@ def test_a_model_whose_prefix_names_no_part_of_it(gpt2_tokenizer: Any) -> None:
     assert dict(lm.closed_views) == {}
     theirs = plain_reference("llama4_text", **options).attentions
     np.testing.assert_allclose(all_attention_maps(trace_tokens(lm, TEXT)), theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "gemma2", "llama"])
+def test_blocks_are_the_maps_in_pieces(tiny_lm: TinyLm, architecture: str) -> None:
+    trace = trace_tokens(tiny_lm(architecture), TEXT)
+    for heads in (None, (3, 1)):
+        whole = attention_maps(trace, layer=1, heads=heads).weights
+        together = np.zeros_like(whole)
+        stops = []
+        for queries, weights in attention_blocks(trace, layer=1, heads=heads, max_bytes=4 * 4 * 40 * 7):
+            assert weights.shape == (len(whole), len(queries), queries.stop)
+            together[:, queries.start : queries.stop, : queries.stop] = weights.numpy()
+            stops.append(queries.stop)
+        assert len(stops) > 2
+        assert stops[-1] == 40
+        np.testing.assert_allclose(together, whole, atol=1e-6)
+    with pytest.raises(InputError):
+        next(attention_blocks(trace, layer=1, heads=[4]))
+
+
+def by_hand(weights: list[list[float]]) -> AttentionMaps:
+    cells = np.array([weights], dtype=np.float32)
+    n = cells.shape[1]
+    return AttentionMaps(
+        layer=0,
+        heads=(0,),
+        queries=tuple(range(n)),
+        weights=cells,
+        allowed=np.tri(n, dtype=bool)[None].copy(),
+    )
+
+
+def test_without_the_first_token_rows_sum_to_one_again() -> None:
+    maps = without_first(by_hand([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.6, 0.1, 0.2, 0.1]]))
+    assert np.isnan(maps.weights).sum() == 0
+    np.testing.assert_allclose(maps.weights[0, 1], [0, 1, 0, 0])
+    np.testing.assert_allclose(maps.weights[0, 3], [0, 0.25, 0.5, 0.25], atol=1e-6)
+    # Nothing but the first token: nothing to show.
+    assert maps.allowed[0].tolist() == [
+        [False] * 4,
+        [False, True, False, False],
+        [False] * 4,
+        [False, True, True, True],
+    ]
+
+
+def test_without_the_first_token_tiny_rests_stay_exact() -> None:
+    maps = without_first(by_hand([[1, 0, 0], [1, 0, 0], [1 - 4e-9, 1e-9, 3e-9]]))
+    np.testing.assert_allclose(maps.weights[0, 2], [0, 0.25, 0.75], rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral"])
+def test_row_and_column_of_a_token(
+    tiny_lm: TinyLm, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = trace_tokens(tiny_lm(architecture), TEXT)
+    theirs = reference(architecture).attentions[2, 1]
+    allowed = attention_maps(trace, layer=2).allowed[1]
+    for block_bytes in (2**24, 4 * 40 * 7):
+        monkeypatch.setattr(attention, "BLOCK_BYTES", block_bytes)
+        found = token_attention(trace, layer=2, head=1, position=13)
+        assert np.array_equal(np.isnan(found.paid), ~allowed[13])
+        assert np.array_equal(np.isnan(found.received), ~allowed[:, 13])
+        np.testing.assert_allclose(found.paid[allowed[13]], theirs[13][allowed[13]], atol=1e-5)
+        np.testing.assert_allclose(found.received[allowed[:, 13]], theirs[:, 13][allowed[:, 13]], atol=1e-5)
+        np.testing.assert_allclose(found.first_share, theirs[1:, 0].mean(), atol=1e-5)
+        hidden = token_attention(trace, layer=2, head=1, position=13, hide_first=True)
+        np.testing.assert_allclose(np.nansum(hidden.paid), 1, atol=1e-5)
+        rest = theirs[:, 1:].sum(axis=1)
+        later = allowed[:, 13] & (rest > 1e-3)
+        np.testing.assert_allclose(
+            hidden.received[later], theirs[later, 13] / rest[later], rtol=1e-3, atol=1e-5
+        )
+        assert hidden.first_share == found.first_share
+    one = token_attention(trace_tokens(tiny_lm("gpt2"), TEXT[:1]), layer=0, head=0, position=0)
+    assert one.paid.tolist() == one.received.tolist() == [1.0]
+    assert np.isnan(one.first_share)
+    with pytest.raises(InputError, match="position"):
+        token_attention(trace, layer=0, head=0, position=40)

@@ -72,10 +72,44 @@ names = st.text(min_size=1, max_size=60).filter(lambda name: "\0" not in name an
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.sampled_from(catalog.SOURCES), names, st.text("0123456789abcdef", min_size=12, max_size=12))
+@given(st.sampled_from(["bundled", "local"]), names, st.text("0123456789abcdef", min_size=12, max_size=12))
 def test_an_id_is_read_back_as_it_is_written(source: str, name: str, revision: str) -> None:
     model_id = ModelId(source, name, revision)
     assert ModelId.parse(str(model_id)) == model_id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hub:gpt2",
+        f"hub:openai-community/gpt2@{'0a' * 20}",
+        f"hub:a.b/c_d-e@{'f' * 40}",
+        f"pypi:SmolLM2-135M-Instruct@{REVISION}",
+    ],
+)
+def test_an_id_of_what_is_downloaded_is_read_back(text: str) -> None:
+    assert str(ModelId.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"hub:gpt2@{REVISION}",
+        "hub:a/b/c",
+        "hub:a--b",
+        "hub:/etc",
+        "hub:~/x",
+        "hub:a/..",
+        "hub:" + "x" * 97,
+        "hub:é",
+        f"pypi:x@{'0' * 40}",
+        "pypi:a/b",
+        "ftp:x",
+    ],
+)
+def test_an_id_of_what_cannot_be_downloaded_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="source:name@revision"):
+        ModelId.parse(text)
 
 
 @settings(derandomize=True, deadline=None)
@@ -97,7 +131,7 @@ REFUSED = [
     "local:",
     "local:@" + REVISION,
     "bundled:",
-    "hub:gpt2",
+    "ftp:gpt2",
     "Local:x",
     " local:x",
     "../../etc/passwd",
@@ -265,6 +299,18 @@ def test_a_folder_whose_name_cannot_be_shown_is_left_out(tmp_path: Path, here: C
     make_model(tmp_path / "good")
     here(tmp_path)
     assert local_names() == ["good"]
+
+
+def test_a_link_out_of_the_model_folder_is_no_model_of_it(tmp_path: Path, here: Callable[..., None]) -> None:
+    outside = make_model(tmp_path / "elsewhere" / "secret")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "secret").symlink_to(outside)
+    make_model(tmp_path / "models" / "good")
+    (tmp_path / "models" / "alias").symlink_to(tmp_path / "models" / "good")
+    here(tmp_path / "models")
+    assert local_names() == ["alias"]  # one model, under the first of its names
+    with pytest.raises(InputError, match="is not on this machine"):
+        find_model("local:secret")
 
 
 def test_links_that_go_in_a_circle_are_left_out(tmp_path: Path, here: Callable[..., None]) -> None:

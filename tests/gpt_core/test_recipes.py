@@ -1,7 +1,9 @@
 """Ready-made settings, the call of `generate` and the program that a reader can copy."""
 
 import contextlib
+import dataclasses
 import io
+import json
 
 import pytest
 import torch
@@ -9,11 +11,20 @@ from transformers import GenerationConfig
 
 from gpt_core.beams import beam_search
 from gpt_core.catalog import BUNDLED_FOLDER
-from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
+from gpt_core.decoding import STAGES, BeamSettings, GenerationSettings, SamplingSettings
 from gpt_core.errors import InputError
-from gpt_core.generation import generate_tokens
+from gpt_core.generation import generate_tokens, grow_branch
 from gpt_core.model import LanguageModel
-from gpt_core.recipes import generate_call, new_tokens_within, presets, sequence_settings, snippet
+from gpt_core.recipes import (
+    describe_settings,
+    generate_call,
+    new_tokens_within,
+    presets,
+    read_settings,
+    sequence_settings,
+    snippet,
+    write_settings,
+)
 
 PROMPT = 'It\'s a "small" dog\\cat,\nand <b>bold</b> 👧 said:'
 
@@ -28,7 +39,40 @@ SETTINGS = [
             temperature=0.9, top_k=50, top_p=0.95, min_p=0.01, repetition_penalty=1.1, no_repeat_ngram=3
         ),
     ),
+    GenerationSettings(
+        max_new_tokens=10,
+        seed=3,
+        sampling=SamplingSettings(logit_bias=((262, 4.0), (11, -3.0)), typical_p=0.8, temperature=1.2),
+    ),
+    GenerationSettings(
+        max_new_tokens=10,
+        seed=4,
+        sampling=SamplingSettings(
+            presence_penalty=1.5, frequency_penalty=0.5, top_k=20, logit_bias=((262, 2.0),)
+        ),
+    ),
+    GenerationSettings(
+        max_new_tokens=10, do_sample=False, sampling=SamplingSettings(frequency_penalty=1.5, top_k=20)
+    ),
+    GenerationSettings(
+        max_new_tokens=10,
+        seed=5,
+        sampling=SamplingSettings(
+            temperature=3.0,
+            top_p=0.7,
+            top_k=30,
+            order=(*STAGES[:5], "top_p", "top_k", "temperature", *STAGES[8:]),
+        ),
+    ),
+    GenerationSettings(
+        max_new_tokens=10,
+        seed=6,
+        sampling=SamplingSettings(
+            temperature=0.3, top_k=2, repetition_penalty=1.4, switched_off=("top_k", "temperature")
+        ),
+    ),
 ]
+NAMES = ["sampled", "greedy", "everything", "bias", "seen", "greedy seen", "order", "switched off"]
 
 
 def run_program(program: str) -> str:
@@ -39,13 +83,47 @@ def run_program(program: str) -> str:
     return printed.getvalue()
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["sampled", "greedy", "everything"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
 def test_the_program_prints_the_text_on_the_page(
     settings: GenerationSettings, bundled: LanguageModel
 ) -> None:
     ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
     text = list(generate_tokens(bundled, ids, settings))[-1].text
     assert run_program(snippet(str(BUNDLED_FOLDER), PROMPT, settings, bundled)) == text + "\n"
+
+
+def test_the_programs_differ_where_their_texts_do(bundled: LanguageModel) -> None:
+    """A program that forgot a stage would print another text than the page: each of these stages matters here."""
+    ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
+    for settings in SETTINGS[3:]:
+        plain = dataclasses.replace(settings, sampling=SamplingSettings())
+        if settings.sampling.order != STAGES:
+            plain = dataclasses.replace(
+                settings, sampling=dataclasses.replace(settings.sampling, order=STAGES)
+            )
+        with_stages, without = (
+            list(generate_tokens(bundled, ids, one))[-1].text for one in (settings, plain)
+        )
+        assert with_stages != without
+
+
+def test_the_program_of_several_runs_prints_them_in_order(bundled: LanguageModel) -> None:
+    ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
+    runs = (*sequence_settings(SETTINGS[0], 3), SETTINGS[4], SETTINGS[1])
+    program = snippet(str(BUNDLED_FOLDER), PROMPT, runs, bundled)
+    assert "for seed in [7, 8, 9]:" in program
+    expected = [list(generate_tokens(bundled, ids, run))[-1].text for run in runs]
+    assert run_program(program) == "".join(text + "\n" for text in expected)
+
+
+def test_the_program_of_a_branch(bundled: LanguageModel) -> None:
+    ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
+    taken = (" the", " old")
+    taken_ids = [bundled.tokenizer.backend_tokenizer.encode(word).ids[0] for word in taken]
+    branch = list(grow_branch(bundled, ids, taken_ids, SETTINGS[2]))
+    program = snippet(str(BUNDLED_FOLDER), PROMPT, SETTINGS[2], bundled, taken_ids=taken_ids)
+    assert branch[-1].text.startswith(" the old")
+    assert run_program(program) == branch[-1].text + "\n"
 
 
 def test_the_beam_program_prints_all_texts(bundled: LanguageModel) -> None:
@@ -60,10 +138,10 @@ def test_the_beam_program_prints_all_texts(bundled: LanguageModel) -> None:
 def test_the_call_says_every_setting() -> None:
     assert set(generate_call(GenerationSettings())) == {
         "max_new_tokens", "do_sample", "num_beams", "repetition_penalty", "no_repeat_ngram_size",
-        "temperature", "top_k", "top_p", "min_p",
+        "temperature", "top_k", "top_p", "min_p", "typical_p",
     }  # fmt: skip
     # `generate` would warn of settings that have no part in a greedy choice.
-    assert not {"temperature", "top_k", "top_p", "min_p"} & set(
+    assert not {"temperature", "top_k", "top_p", "min_p", "typical_p"} & set(
         generate_call(GenerationSettings(do_sample=False))
     )
     config = GenerationConfig(**generate_call(SETTINGS[2]))
@@ -112,3 +190,43 @@ def test_presets_are_the_notebooks_and_fit() -> None:
     for n_prompt in (1, 54, 55, 511):
         for preset in presets(n_prompt, context_length=512):
             assert n_prompt + preset.settings.max_new_tokens <= 512
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+def test_settings_travel_as_json(settings: GenerationSettings) -> None:
+    written = json.loads(json.dumps(write_settings(settings)))
+    read = read_settings(written, dataclasses.replace(settings, sampling=SamplingSettings()))
+    assert read == settings
+    # Prompt, length, seed and stop strings are those of the page that reads them.
+    base = GenerationSettings(max_new_tokens=3, seed=1)
+    assert (read_settings(written, base).seed, read_settings(written, base).max_new_tokens) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        None,
+        [],
+        "x",
+        {"seed": 5},
+        {"temperature": "hot"},
+        {"temperature": float("nan")},
+        {"order": ["top_k"]},
+        {"top_k": -1},
+    ],
+)
+def test_settings_that_are_none_are_refused(written: object) -> None:
+    with pytest.raises(InputError):
+        read_settings(written, GenerationSettings())
+
+
+def test_settings_in_a_few_words() -> None:
+    assert describe_settings(SETTINGS[0]) == "plain draw"
+    assert describe_settings(SETTINGS[1]) == "greedy"
+    assert describe_settings(SETTINGS[2]) == (
+        "repetition penalty 1.1, no-repeat n-gram 3, temperature 0.9, top-k 50, top-p 0.95, min-p 0.01"
+    )
+    assert describe_settings(SETTINGS[3]) == "2 biased, temperature 1.2, typical-p 0.8"
+    assert describe_settings(SETTINGS[5]) == "greedy, frequency penalty 1.5"
+    assert describe_settings(SETTINGS[6]) == "top-p 0.7, top-k 30, temperature 3, own order"
+    assert describe_settings(SETTINGS[7]) == "repetition penalty 1.4"

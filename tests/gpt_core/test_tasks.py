@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from gpt_core import head_grid as head_grid_module
 from gpt_core import model as model_module
 from gpt_core import trace as trace_module
-from gpt_core.beams import beam_search
+from gpt_core.beams import beam_search, beam_steps
+from gpt_core.decode_fast import int8_shift
 from gpt_core.decoding import BeamSettings, GenerationSettings, SamplingSettings
 from gpt_core.embeddings import walk_blocks
 from gpt_core.engine import LANES, Engine, JobStatus, Move
 from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.few_shot import QUESTIONS, SENTIMENT, compare_shots
-from gpt_core.generation import generate_tokens
+from gpt_core.generation import generate_tokens, grow_branch
+from gpt_core.head_grid import LayerThumbnails, kept_thumbnails, layer_thumbnails
 from gpt_core.model import LanguageModel
 from gpt_core.predictions import logit_lens, position_table
 from gpt_core.recipes import sequence_settings
@@ -27,7 +30,10 @@ from gpt_core.registry import Registry
 from gpt_core.tasks import (
     LOAD_SECONDS,
     BeamTask,
+    BranchTask,
     GenerateTask,
+    HeadGridTask,
+    Int8ShiftTask,
     LensTask,
     LoadTask,
     ModelTask,
@@ -64,6 +70,14 @@ def make_tasks(model: str = MODEL) -> list[ModelTask]:
         GenerateTask(model=model, token_ids=IDS, settings=dataclasses.replace(drawn, sampling=warm)),
         GenerateTask(model=model, token_ids=IDS, settings=dataclasses.replace(drawn, do_sample=False)),
         GenerateTask(model=model, token_ids=IDS, settings=dataclasses.replace(drawn, stop_strings=(".",))),
+        GenerateTask(
+            model=model, token_ids=IDS, settings=drawn, others=(dataclasses.replace(drawn, seed=8),)
+        ),
+        GenerateTask(model=model, token_ids=IDS, settings=drawn, precision="int8"),
+        BranchTask(model=model, token_ids=IDS, taken_ids=(6,), settings=drawn),
+        BranchTask(model=model, token_ids=IDS, taken_ids=(5, 6), settings=drawn),
+        BranchTask(model=model, token_ids=IDS, taken_ids=(6,), settings=drawn, precision="int8"),
+        Int8ShiftTask(model=model),
         BeamTask(model=model, token_ids=IDS, settings=BeamSettings(max_new_tokens=4)),
         BeamTask(model=model, token_ids=IDS, settings=BeamSettings(max_new_tokens=4, early_stopping="never")),
         ShotsTask(model=model, **shots, shots=(0, 1)),
@@ -72,6 +86,8 @@ def make_tasks(model: str = MODEL) -> list[ModelTask]:
         ShotsTask(model=model, **shots | {"query": ("Fine.",)}, shots=(0, 1)),
         ShotsTask(model=model, **shots | {"examples": SENTIMENT.examples[::-1]}, shots=(0, 1)),
         ShotsTask(model=model, **shots | {"task": QUESTIONS}, shots=(0, 1)),
+        HeadGridTask(model=model, token_ids=IDS),
+        HeadGridTask(model=model, token_ids=IDS[::-1]),
     ]
 
 
@@ -196,6 +212,23 @@ def test_walk_positions_and_lens_are_what_their_functions_give(
     )
 
 
+def test_pictures_come_layer_by_layer_and_stay_in_their_store(
+    engine: Engine, bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Registry[Any, LayerThumbnails] = Registry(2**20, lambda kept: kept.cells.nbytes)
+    monkeypatch.setattr(head_grid_module, "_store", store)
+    task = HeadGridTask(model=str(bundled.model_id), token_ids=IDS)
+    control: Any = Unhurried()
+    for number, layer in enumerate(task.run(control)):
+        assert layer == number
+        assert len(store.keys()) == number + 1  # the next one is not computed before it is asked for
+        assert control.reports[-1][0] == (number + 1) / 6
+    status = run(engine, task)
+    assert (status.items, status.result) == (tuple(range(6)), 6)
+    kept = kept_thumbnails(bundled, IDS, layer=4)
+    same(kept.cells, layer_thumbnails(trace_tokens(bundled, IDS), layer=4).cells)
+
+
 @pytest.mark.parametrize("do_sample", [True, False])
 def test_a_generation_gives_every_step_as_an_item(
     engine: Engine, bundled: LanguageModel, do_sample: bool
@@ -225,6 +258,68 @@ def test_beams_are_those_of_beam_search(engine: Engine, bundled: LanguageModel) 
     chosen = BeamSettings(n_beams=3, n_return=2, max_new_tokens=4)
     task = BeamTask(model=str(bundled.model_id), token_ids=IDS, settings=chosen)
     same(run(engine, task).result, beam_search(bundled, IDS, chosen))
+
+
+def test_several_settings_are_runs_of_their_own(engine: Engine, bundled: LanguageModel) -> None:
+    chosen = [GenerationSettings(max_new_tokens=n, seed=3) for n in (2, 4, 3)]
+    control: Any = Unhurried()
+    task = GenerateTask(
+        model=str(bundled.model_id), token_ids=IDS, settings=chosen[0], others=tuple(chosen[1:])
+    )
+    assert task.runs == tuple(chosen)
+    items = list(task.run(control))
+    assert [report[0] for report in control.reports] == pytest.approx([i / 9 for i in range(1, 10)])
+    same(
+        items, [(run, step) for run, one in enumerate(chosen) for step in generate_tokens(bundled, IDS, one)]
+    )
+
+
+def test_the_steps_of_a_beam_search_are_items(engine: Engine, bundled: LanguageModel) -> None:
+    chosen = BeamSettings(n_beams=3, n_return=2, max_new_tokens=4)
+    status = run(engine, BeamTask(model=str(bundled.model_id), token_ids=IDS, settings=chosen))
+    same(list(status.items), list(beam_steps(bundled, IDS, chosen)))
+
+
+def test_a_branch_is_that_of_grow_branch(engine: Engine, bundled: LanguageModel) -> None:
+    chosen = GenerationSettings(max_new_tokens=5, seed=3)
+    task = BranchTask(model=str(bundled.model_id), token_ids=IDS, taken_ids=(262, 3290), settings=chosen)
+    status = run(engine, task)
+    assert status.result == len(status.items) == 5
+    expected = list(grow_branch(bundled, IDS, (262, 3290), chosen))
+    assert [step.text for step in status.items] == [step.text for step in expected]
+    # One of the two may have gone on from what was kept.
+    assert [step.prob for step in status.items] == pytest.approx([step.prob for step in expected], rel=1e-3)
+
+
+def test_the_shift_is_that_of_int8_shift(engine: Engine, bundled: LanguageModel) -> None:
+    status = run(engine, Int8ShiftTask(model=str(bundled.model_id)))
+    assert status.result is int8_shift(bundled)
+
+
+@pytest.mark.parametrize("n_neighbours", [8])
+def test_a_seed_gives_the_same_text_alone_and_among_neighbours(
+    engine: Engine, bundled: LanguageModel, n_neighbours: int
+) -> None:
+    """Nine readers through one engine, their steps in turn: each text is the one that its seed gives alone."""
+    model = str(bundled.model_id)
+    chosen = [
+        GenerationSettings(
+            max_new_tokens=10, seed=seed, sampling=SamplingSettings(temperature=1.2, top_p=0.95)
+        )
+        for seed in range(n_neighbours + 1)
+    ]
+    alone = [[step.token_id for step in generate_tokens(bundled, IDS, one)] for one in chosen]
+    jobs = [
+        engine.submit(GenerateTask(model=model, token_ids=IDS, settings=one), session=f"reader {one.seed}")
+        for one in chosen
+    ]
+    together = []
+    for job in jobs:
+        status = engine.wait(job, PATIENCE)
+        assert status is not None
+        together.append([step.token_id for _, step in status.items])
+    assert together == alone
+    assert len({tuple(ids) for ids in alone}) == n_neighbours + 1
 
 
 def test_shots_are_those_of_compare_shots(engine: Engine, bundled: LanguageModel) -> None:

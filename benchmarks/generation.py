@@ -1,0 +1,439 @@
+"""Claim: our loop, with everything that the page shows captured at each step, is not slower than `generate`.
+
+Tokens a second while 64 tokens are added to prompts of 16 and 512 tokens, after the first token, and the time to that
+first token, on one geometry after the other: GPT-2 small's (random weights) and SmolLM2's (its own weights where
+SMOLLM2 or `--smollm2` names a folder, else random ones of its geometry). In one run and in turn: our loop in float32
+and in int8, `model.generate`, the pipeline, and ctranslate2 and llama-cpp-python where a Python that has them is named
+(PEERS_PYTHON or `--peers-python`; llama.cpp also needs LLAMA_GGUF).
+
+The limit is this machine's: one sweep over the model's own matrices, each times one vector, plus the keys and values
+that a token reads; best of 5. What is generated is random for random weights; greedy, so that all do the same work.
+
+`page_overhead` is what the dashboard costs: the rate that the Generation page itself shows in Chromium, against the
+bare loop in a thread of its own, on GPT-2 small's geometry.
+
+    python benchmarks/generation.py [--quick] [--smollm2 FOLDER] [--peers-python PYTHON]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
+from transformers.generation.streamers import BaseStreamer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from gpt_core.catalog import BUNDLED_FOLDER, ModelId  # noqa: E402  (a script knows only its own folder)
+from gpt_core.decode_fast import fast_decoder, int8_shift  # noqa: E402
+from gpt_core.decoding import GenerationSettings  # noqa: E402
+from gpt_core.generation import generate_tokens  # noqa: E402
+from gpt_core.model import LanguageModel, wrap_network  # noqa: E402
+from gpt_core.reading import key_value_bytes  # noqa: E402
+
+QUICK = "--quick" in sys.argv
+NEW_TOKENS = 32 if QUICK else 64
+REPEATS = 5
+GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("gpt2", {}),
+    "smollm2": (
+        "llama",
+        {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+            "tie_word_embeddings": True,
+        },
+    ),
+}
+
+
+class Clock(BaseStreamer):
+    """Notes when each token comes."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """A token, or at first the prompt."""
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+def make_model(name: str, folder: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, str]:
+    """A network, a tokenizer for it, and where its weights are from."""
+    if folder is not None:
+        network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        return network, AutoTokenizer.from_pretrained(folder, local_files_only=True), "its own weights"
+    architecture, options = GEOMETRIES[name]
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(0)
+        network = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **options))
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+    if network.config.vocab_size < len(tokenizer):
+        # A tokenizer of the right size, for the pipeline; what it says does not matter here.
+        from tokenizers import Tokenizer, models
+
+        words = {f"t{i}": i for i in range(network.config.vocab_size)}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="t0")),
+            unk_token="t0",
+            eos_token="t1",
+        )
+    return network, tokenizer, "random weights"
+
+
+def rate(times: list[float]) -> float:
+    """Tokens a second after the first, from the times at which tokens came."""
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+def measure(run: Callable[[], list[float]]) -> tuple[float, float]:
+    """Tokens a second after the first token, and seconds to it."""
+    start = time.perf_counter()
+    times = run()
+    return rate(times), times[0] - start
+
+
+def sweep_seconds(lm: LanguageModel, n_tokens: int) -> float:
+    """The least that a token can cost: every matrix times one vector, and all keys and values once; best of 5."""
+    embedding = lm.anatomy.token_embedding.weight
+    head = lm.network.get_output_embeddings().weight
+    matrices = [p for p in lm.network.parameters() if p.dim() == 2 and p is not embedding and p is not head]
+    if lm.anatomy.position_embedding is not None:  # of which a token reads one row
+        matrices = [p for p in matrices if p is not lm.anatomy.position_embedding.weight]
+    matrices.append(head)
+    known = torch.ones(n_tokens * key_value_bytes(lm) // 4)
+    vectors = {p.shape[1]: torch.ones(p.shape[1]) for p in matrices}
+
+    def sweep() -> float:
+        start = time.perf_counter()
+        for matrix in matrices:
+            torch.mv(matrix, vectors[matrix.shape[1]])
+        known.sum()
+        return time.perf_counter() - start
+
+    with torch.inference_mode():
+        return min(sweep() for _ in range(5))
+
+
+def contenders(
+    lm: LanguageModel, peer: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, ids: list[int]
+) -> dict[str, Callable[[], list[float]]]:
+    """What is timed: each makes NEW_TOKENS greedily and gives the times at which they came."""
+    prompt = torch.tensor([ids])
+    call: dict[str, Any] = {
+        "max_new_tokens": NEW_TOKENS,
+        "min_new_tokens": NEW_TOKENS,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+    settings = GenerationSettings(max_new_tokens=NEW_TOKENS, do_sample=False)
+    pipe = pipeline("text-generation", model=peer, tokenizer=tokenizer)
+
+    def ours(precision: Any) -> list[float]:
+        start = time.perf_counter()
+        return [start + step.elapsed for step in generate_tokens(lm, ids, settings, precision=precision)]
+
+    def generate() -> list[float]:
+        clock = Clock()
+        with torch.inference_mode():
+            peer.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), streamer=clock, **call)
+        return clock.times[1:]  # the first is the prompt
+
+    text = tokenizer.decode(ids)
+
+    def piped() -> list[float]:
+        clock = Clock()
+        pipe(text, streamer=clock, **call)
+        return clock.times[1:]
+
+    return {
+        "ours float32": lambda: ours("float32"),
+        "generate": generate,
+        "pipeline": piped,
+        "ours int8": lambda: ours("int8"),
+    }
+
+
+def time_model(name: str, folder: Path | None, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """Time every contender on one model, in turn, and print a table."""
+    network, tokenizer, source = make_model(name, folder)
+    peer = AutoModelForCausalLM.from_config(network.config, attn_implementation="sdpa").float().eval()
+    peer.load_state_dict(network.state_dict())
+    for one in (peer, network):
+        one.generation_config.eos_token_id = None
+    lm = wrap_network(network, tokenizer, model_id=ModelId("local", name))
+    assert fast_decoder(lm) is not None, "the fast loop does not agree with this model"
+    fast_decoder(lm, int8=True)
+    shift = int8_shift(lm) if source != "random weights" else None
+    print(f"\n{name} ({source}), {lm.geometry.n_parameters / 1e6:.0f} M parameters, fp32")
+    print(f"{'prompt':>7}  {'':<14}{'tokens/s':>10}{'first token ms':>16}{'of the limit':>14}")
+    found: dict[str, Any] = {}
+    for length in lengths:
+        ids = np.random.RandomState(length).randint(2, lm.geometry.vocab_size, length).tolist()
+        runs = contenders(lm, peer, tokenizer, ids)
+        limits, rates = [], {label: [] for label in runs}
+        firsts: dict[str, list[float]] = {label: [] for label in runs}
+        for repeat in range(REPEATS + 1):
+            limits.append(1 / sweep_seconds(lm, length + NEW_TOKENS // 2))
+            for label, run in runs.items():
+                speed, first = measure(run)
+                if repeat:  # the first of each warms up
+                    rates[label].append(speed)
+                    firsts[label].append(first)
+        limit = max(limits)
+        for label in runs:
+            speed = statistics.median(rates[label])
+            print(
+                f"{length:>7}  {label:<14}{speed:>10.1f}{statistics.median(firsts[label]) * 1e3:>16.0f}"
+                f"{speed / limit:>14.2f}"
+            )
+        print(f"{length:>7}  {'limit':<14}{limit:>10.1f}")
+        speeds = {label: statistics.median(values) for label, values in rates.items()}
+        found[str(length)] = {**speeds, "limit": limit}
+    if shift is not None:
+        print(
+            f"int8 shifts probabilities by {shift.total_variation:.2%} on average, {shift.kl_bits:.4f} bits a token; "
+            f"same favourite for {shift.same_favourite:.0%} of {shift.n_positions}"
+        )
+    return found
+
+
+#: Run by the peers' Python: the rate of ctranslate2 or llama.cpp on the same ids, as JSON.
+PEER_PROGRAM = """\
+import json, sys, time
+kind, folder, ids, n = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
+times = []
+if kind.startswith("ctranslate2"):
+    import ctranslate2
+    model = ctranslate2.Generator(folder, device="cpu", compute_type=kind.split()[1], intra_threads=int(sys.argv[5]))
+    tokens = json.loads(open(folder + "/tokens.json").read())
+    prompt = [tokens[i] for i in ids]
+    for attempt in range(3):
+        times = []
+        for step in model.generate_tokens(prompt, max_length=n, min_length=n, sampling_topk=1, end_token=[]):
+            times.append(time.perf_counter())
+else:
+    import llama_cpp
+    model = llama_cpp.Llama(folder, n_ctx=1024, n_threads=int(sys.argv[5]), verbose=False)
+    for attempt in range(3):
+        model.reset()
+        times = []
+        for token in model.generate(ids, temp=0.0):
+            times.append(time.perf_counter())
+            if len(times) == n:
+                break
+print(json.dumps((len(times) - 1) / (times[-1] - times[0])))
+"""
+
+
+def time_peers(python: str | None, lengths: tuple[int, ...]) -> dict[str, Any]:
+    """ctranslate2 on GPT-2 small's geometry, and llama.cpp on the file that LLAMA_GGUF names."""
+    if not python:
+        print("\nctranslate2, llama.cpp: no Python that has them was named (PEERS_PYTHON)")
+        return {}
+    found: dict[str, Any] = {}
+    print("\nother programs, GPT-2 small's geometry unless said otherwise")
+    with tempfile.TemporaryDirectory() as home:
+        network, _, _ = make_model("gpt2", None)
+        folder = Path(home) / "model"
+        network.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
+        tokenizer.save_pretrained(folder)
+        converted = Path(home) / "ct2"
+        program = (
+            "import sys, ctranslate2.converters as c; "
+            "c.TransformersConverter(sys.argv[1]).convert(sys.argv[2], force=True)"
+        )
+        made = subprocess.run(
+            [python, "-c", program, str(folder), str(converted)], capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            print(f"ctranslate2: {made.stderr.strip().splitlines()[-1][:160] if made.stderr else 'failed'}")
+        else:
+            tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+            (converted / "tokens.json").write_text(json.dumps(tokens))
+        kinds = [("ctranslate2 float32", converted), ("ctranslate2 int8", converted)]
+        if os.environ.get("LLAMA_GGUF"):
+            kinds.append(("llama.cpp (SmolLM2, its file's precision)", Path(os.environ["LLAMA_GGUF"])))
+        for kind, place in kinds:
+            for length in lengths:
+                ids = np.random.RandomState(length).randint(2, 49_000, length).tolist()
+                done = subprocess.run(
+                    [
+                        python,
+                        "-c",
+                        PEER_PROGRAM,
+                        kind,
+                        str(place),
+                        json.dumps(ids),
+                        str(NEW_TOKENS),
+                        str(torch.get_num_threads()),
+                    ],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode:
+                    reason = done.stderr.strip().splitlines()[-1][:160] if done.stderr else "failed"
+                    print(f"{length:>7}  {kind:<44} {reason}")
+                    continue
+                speed = float(done.stdout.strip().splitlines()[-1])
+                print(f"{length:>7}  {kind:<44}{speed:>10.1f} tokens/s")
+                found[f"{kind} {length}"] = round(speed, 1)
+    return found
+
+
+def page_overhead() -> tuple[float, float] | None:
+    """Tokens a second of the bare loop and of the same run on the page, on GPT-2 small's geometry."""
+    with suppress(ImportError):
+        from playwright.sync_api import sync_playwright
+
+        from tests.e2e.harness import chromium_path, open_browser, run_server, visit, wait_until_idle
+
+        if chromium_path() is None:
+            return None
+        with tempfile.TemporaryDirectory() as home:
+            folder = Path(home) / "models" / "gpt2-geometry"
+            network, tokenizer, _ = make_model("gpt2", None)
+            network.generation_config.eos_token_id = None
+            network.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            lm = wrap_network(network, tokenizer, model_id=ModelId("local", "bare"))
+            text = "Once upon a time, there was a little girl named"
+            ids = tokenizer.encode(text)
+            settings = GenerationSettings(max_new_tokens=128, seed=1)
+            bare: list[float] = []
+            paged: list[float] = []
+
+            def run_bare() -> None:
+                steps = list(generate_tokens(lm, ids, settings, keep=True))
+                bare.append(rate([step.elapsed for step in steps]))
+
+            with (
+                run_server(
+                    Path(home) / "server",
+                    env={
+                        "GPT_CORE_MODELS": str(folder.parent),
+                        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+                    },
+                    timeout=120,
+                ) as server,
+                sync_playwright() as playwright,
+                open_browser(playwright) as browser,
+            ):
+                page = browser.new_page()
+                visit(
+                    page, server, f"generation?prompt={text.replace(' ', '+')}&generation_seed=1", timeout=120
+                )
+                page.locator(".st-key-model input").click()
+                page.get_by_role("option", name="gpt2-geometry").first.click()
+                wait_until_idle(page, timeout=120)
+                page.locator(".st-key-generation_max_new_tokens input").fill("128")
+                page.keyboard.press("Enter")
+                wait_until_idle(page, timeout=120)
+                for repeat in range(REPEATS + 1):
+                    # In threads of their own, both: a second thread's pool of workers costs the same.
+                    thread = threading.Thread(target=run_bare)
+                    thread.start()
+                    thread.join()
+                    page.locator(".st-key-generation_start button").click()
+                    page.wait_for_function(
+                        "() => document.querySelector('.st-key-generation_stop button')?.disabled === false",
+                        timeout=60_000,
+                    )
+                    page.wait_for_function(
+                        "() => document.querySelector('.st-key-generation_stop button')?.disabled === true",
+                        timeout=120_000,
+                    )
+                    wait_until_idle(page)
+                    head = page.locator(".st-key-generation_tree_box header").first.inner_text()
+                    paged.append(float(head.split("then ")[1].split(" tokens/s")[0].replace(",", "")))
+                    if not repeat:
+                        bare.clear()
+                        paged.clear()
+            return statistics.median(bare), statistics.median(paged)
+    return None
+
+
+def main() -> None:
+    """Print tables, and as the last line one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--smollm2", type=Path, default=os.environ.get("SMOLLM2"))
+    parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"))
+    options = parser.parse_args()
+    quick: bool = options.quick
+    lengths, repeats = ((16,), 2) if quick else ((16, 512), 5)
+    print(
+        f"{torch.get_num_threads()} threads, {NEW_TOKENS} new tokens, medians of {repeats}, greedy, in turn"
+    )
+    models = {"gpt2": time_model("gpt2", None, lengths, repeats)}
+    if quick:
+        print("\nSmolLM2, other programs and the page are left out with --quick")
+        left_out: dict[str, Any] = {"gpt2 512": None, "smollm2 16": None, "smollm2 512": None}
+        peers, overhead = left_out, None
+    else:
+        folder = Path(options.smollm2) if options.smollm2 else None
+        models["smollm2"] = time_model("smollm2", folder, lengths)
+        peers = time_peers(options.peers_python, lengths)
+        overhead = page_overhead()
+        if overhead is not None:
+            print(
+                f"\nbare loop {overhead[0]:.1f} tokens/s, on the page {overhead[1]:.1f} tokens/s, capture on, drawn"
+            )
+        else:
+            print("\nthe page: Playwright or Chromium is not here")
+    every = [found for model in models.values() for found in model.values()]
+    print(
+        json.dumps(
+            {
+                "fp32_vs_generate": round(min(one["ours float32"] / one["generate"] for one in every), 2),
+                "fp32_vs_limit": round(
+                    min(one["ours float32"] / one["limit"] for one in models["gpt2"].values()), 2
+                ),
+                "int8_vs_generate": round(min(one["ours int8"] / one["generate"] for one in every), 2),
+                "page_overhead": None if overhead is None else round(1 - overhead[1] / overhead[0], 2),
+                "tokens_per_second": {
+                    f"{name} {length}": {label: round(speed, 1) for label, speed in one.items()}
+                    for name, model in models.items()
+                    for length, one in model.items()
+                }
+                | peers,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

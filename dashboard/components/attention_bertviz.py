@@ -1,0 +1,35 @@
+"""BertViz, offline."""
+
+import streamlit as st
+
+from dashboard import cache
+from dashboard.components import link
+from dashboard.components.message import show_problem
+from dashboard.components.prompt import Inputs
+from dashboard.plots import attention as plots
+from dashboard.plots import bertviz
+
+
+def draw(inputs: Inputs, *, layer: int, n_layers: int, n_heads: int) -> None:
+    """Its model view or head view: at once where it is small, after a click that names its size where it is not."""
+    n_tokens = len(inputs.token_ids)
+    view = link.pick_option(
+        "View", ("Head view", "Model view"), key="attention_bertviz_view", default="Model view"
+    )
+    layers = tuple(range(n_layers)) if view == "Model view" else (layer,)
+    n_bytes = bertviz.estimated_bytes(len(layers), n_heads, n_tokens)
+    dark = st.context.theme.type == "dark"
+    st.caption(
+        f"{view} of {'all layers' if view == 'Model view' else f'layer {layer}'}: up to {n_bytes / 1e6:,.1f} MB. "
+        "Its size grows with the square of the number of tokens."
+    )
+    if n_bytes > plots.MAX_BERTVIZ_BYTES:
+        show_problem(
+            f"BertViz pages are drawn up to {plots.MAX_BERTVIZ_BYTES / 1e6:,.0f} MB; this one would have up to "
+            f"{n_bytes / 1e6:,.0f} MB. Shorten the prompt; the maps above have no such limit."
+        )
+    elif n_bytes <= plots.FREE_BERTVIZ_BYTES or st.toggle(
+        f"Draw up to {n_bytes / 1e6:,.1f} MB", key="attention_bertviz_large"
+    ):
+        page = cache.bertviz_page(inputs.model, inputs.token_ids, inputs.labels, view, layers, dark)
+        st.iframe(page, alt=f"BertViz {view}")

@@ -1,0 +1,304 @@
+"""One head, large: its map, the chosen token's row and column, and the text coloured by them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dashboard import cache
+from dashboard.components import link
+from dashboard.components.prompt import Inputs
+from dashboard.components.token_strip import token_strip
+from dashboard.plots import attention as plots
+from dashboard.plots.bertviz import BACKGROUND
+from gpt_core.attention import AttentionMaps, TokenAttention, without_first
+from gpt_core.attention_export import origin_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """What is being looked at."""
+
+    layer: int
+    head: int
+    query: int
+    """Position of the chosen token."""
+    key: int
+    """Position of the chosen key."""
+    hide_first: bool
+    """Whether the first token is left out and rows are renormalised."""
+    scale: str
+    """One of plots.SCALES."""
+
+
+def pick_head(*, n_layers: int, n_heads: int) -> tuple[int, int]:
+    """Two lists: layer and head."""
+    layer = link.pick_integer(
+        f"Layer (of 0–{n_layers - 1})",
+        key="attention_layer",
+        low=0,
+        high=n_layers - 1,
+        default=min(9, n_layers - 1),
+        name=lambda number: f"layer {number}",
+    )
+    head = link.pick_integer(
+        f"Head (of 0–{n_heads - 1})",
+        key="attention_head",
+        low=0,
+        high=n_heads - 1,
+        default=0,
+        name=lambda number: f"head {number}",
+    )
+    return layer, head
+
+
+def take_head(chart: str) -> None:
+    """Open the head that was clicked in `chart`, a figure of layers by heads."""
+    point = _clicked(chart)
+    if point is not None:
+        st.session_state["attention_head"], st.session_state["attention_layer"] = point
+
+
+def origin_lines(model: str) -> tuple[str, ...]:
+    """Two lines of small print: model and revision, then dtype and versions."""
+    origin = origin_of(model)
+    return f"{origin.model}@{origin.revision}", f"{origin.dtype}, {origin.versions}"
+
+
+def size_text(n_bytes: int) -> str:
+    """`n_bytes` in bytes, kB or MB."""
+    if n_bytes < 1000:
+        return f"{n_bytes} bytes"
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:,.1f} kB"
+
+
+def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> plots.MapText:
+    """The text around a map, with its small print, beginning with `what` the map is."""
+    model, versions = origin_lines(inputs.model)
+    return plots.MapText(
+        labels=inputs.labels,
+        token_ids=inputs.token_ids,
+        boundary=boundary,
+        note=(f"{what}{', ' if what else ''}{model}", versions),
+        background=BACKGROUND["dark" if st.context.theme.type == "dark" else "light"],
+    )
+
+
+def picture_config(name: str, kind: str) -> dict[str, Any]:
+    """Plotly's settings with the camera button set to `kind`, png or svg, and a file name."""
+    options: dict[str, Any] = {"format": kind, "filename": name}
+    return plots.CONFIG | {"toImageButtonOptions": options | ({"scale": 2} if kind == "png" else {})}
+
+
+def pick_picture() -> str:
+    """Whether the camera over a map saves a PNG or an SVG."""
+    return link.pick_option(
+        "Picture as",
+        ("png", "svg"),
+        key="attention_picture",
+        default="png",
+        name=str.upper,
+        explanation="What the camera over the map saves. The picture is made in this browser and carries the model, "
+        "its revision and the versions in its small print.",
+    )
+
+
+def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View:
+    """The map with its settings, the chosen token beside it, and the text under both."""
+    n_tokens = len(inputs.token_ids)
+    map_column, token_column = st.columns([3, 2], gap="medium")
+    map_box = map_column.container()  # above its settings
+    with map_column, st.container(horizontal=True, vertical_alignment="bottom"):
+        scale = link.pick_option(
+            "Colour scale",
+            plots.SCALES,
+            key="attention_scale",
+            default="linear",
+            name=str.capitalize,
+            explanation="Linear: 0 to 1. Row maximum: each row's largest weight has the strongest colour. "
+            "Logarithmic: from 0.00001 to 1.",
+        )
+        hide_first = _toggle_first()
+        kind = pick_picture()
+    with map_column:
+        rows, keys = _windows(n_tokens)
+    with token_column:
+        query, key = _pick_cell(inputs.labels)
+    view = View(layer=layer, head=head, query=query, key=key, hide_first=hide_first, scale=scale)
+    found = cache.token_attention(inputs.model, inputs.token_ids, layer, head, query, hide_first)
+    maps = cache.attention_maps(inputs.model, inputs.token_ids, layer, head, rows.start, rows.stop)
+    if hide_first:
+        maps = without_first(maps)
+    text = map_text(inputs, boundary, what=f"layer {layer}, head {head}")
+    revision = origin_of(inputs.model).revision
+    with map_box:
+        st.plotly_chart(
+            plots.attention_heatmap(maps, head=head, text=text, scale=scale, keys=keys, chosen=(query, key)),
+            key="attention_map",
+            on_select=_take_cell,
+            selection_mode="points",
+            config=picture_config(f"attention_{revision}_layer{layer}_head{head}", kind),
+            alt=f"Attention map of layer {layer}, head {head}",
+        )
+        _say_what_is_shown(maps, keys, scale, n_tokens)
+    with token_column:
+        _describe_cell(maps, found, view, inputs)
+        st.plotly_chart(
+            plots.token_lines(found, text=text),
+            key="attention_lines",
+            config=plots.CONFIG | {"displayModeBar": False},
+            alt="Lines from the chosen token to what it looks at, and to it from what looks at it",
+        )
+    _draw_text(found, view, inputs)
+    return view
+
+
+def _toggle_first() -> bool:
+    key = "attention_hide_first"
+    link.restore(key, False, {"1": True, "0": False}.get, allowed="0 or 1")
+    hidden = st.toggle(
+        "Hide the first token",
+        key=key,
+        help="The first token is left out, and each row is scaled to add up to 1 again.",
+        persist_state="session",
+    )
+    link.publish(key, "1" if hidden else "0")
+    return hidden
+
+
+def _windows(n_tokens: int) -> tuple[range, range]:
+    """The queries and the keys to show."""
+    rows, keys = range(n_tokens), range(n_tokens)
+    if n_tokens > plots.SHORT_TOKENS:
+        with st.container(horizontal=True, gap="medium"):
+            rows = link.pick_range("Queries shown", key="attention_rows", low=0, high=n_tokens - 1)
+            keys = link.pick_range("Keys shown", key="attention_keys", low=0, high=n_tokens - 1)
+    keys = range(keys.start, max(keys.start + 1, min(keys.stop, rows.stop)))
+    if keys.start >= rows.stop:  # all of it would be masked
+        keys = range(rows.stop)
+    most = max(1, plots.MAX_MAP_CELLS // len(keys))
+    if len(rows) > most:
+        rows = range(rows.stop - most, rows.stop)
+        st.caption(
+            f":material/info: At most {plots.MAX_MAP_CELLS:,} cells are sent at once: the last {most:,} of these "
+            f"queries, {rows.start:,} to {rows.stop - 1:,}. Choose others above."
+        )
+    return rows, keys
+
+
+def _pick_cell(labels: tuple[str, ...]) -> tuple[int, int]:
+    last = len(labels) - 1
+    with st.container(horizontal=True):
+        query = link.pick_integer(
+            "Query: the token that looks",
+            key="attention_query",
+            low=0,
+            high=last,
+            default=last,
+            name=lambda position: f"{position} {labels[position]}",
+        )
+        key = link.pick_integer(
+            "Key: the token looked at",
+            key="attention_key",
+            low=0,
+            high=last,
+            default=0,
+            name=lambda position: f"{position} {labels[position]}",
+        )
+    return query, key
+
+
+def _say_what_is_shown(maps: AttentionMaps, keys: range, scale: str, n_tokens: int) -> None:
+    n_bytes = 4 * len(maps.queries) * len(keys) * (1 if scale == "linear" else 2)
+    places = (
+        "Click a cell to choose its query and key."
+        if len(maps.queries) * len(keys) // 2 < plots.MAX_MARKERS
+        else "A click chooses the strongest cell nearby; the fields and the text below choose any."
+    )
+    st.caption(
+        f"{places} Empty cells are masked: a token cannot look at what comes after it. Drag to move, use the "
+        f"buttons over the map to zoom. {len(maps.queries):,} × {len(keys):,} cells of {n_tokens:,} × {n_tokens:,}, "
+        f"as float32: {size_text(n_bytes)}."
+    )
+
+
+def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, inputs: Inputs) -> None:
+    weight = found.paid[view.key]
+    said = (
+        "masked: the query cannot look there"
+        if view.key > view.query
+        else "closed: the first token is hidden, or out of the query's window"
+        if np.isnan(weight)
+        else f"{float(weight):.4f}"
+    )
+    st.text(f"Query {view.query} pays key {view.key}: {said}")
+    if len(inputs.token_ids) > 1:
+        st.caption(
+            f"In this head, the tokens after the first give **{found.first_share:.0%}** of their attention to the "
+            "first token, the “attention sink” ([arXiv:2309.17453](https://arxiv.org/abs/2309.17453)): a head that "
+            "has nothing to look for looks there."
+            + (
+                " It is hidden now, and each row is scaled to add up to 1 without it."
+                if view.hide_first
+                else ""
+            )
+        )
+    st.caption(
+        "Blue lines: what the chosen query looks at. Orange lines: which queries look at that same token. The "
+        f"strongest {plots.MAX_LINES} of each."
+    )
+
+
+def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
+    side = link.pick_option(
+        "The text, coloured by the attention that the chosen query token",
+        ("paid", "received"),
+        key="attention_side",
+        default="paid",
+        name={"paid": "pays", "received": "receives"}.__getitem__,
+    )
+    values = found.paid if side == "paid" else found.received
+    colours = plots.scale_cells(values[None, :], view.scale)[0]
+    if view.scale == "logarithmic":
+        colours = 1 - colours / plots.LOWEST_LOGARITHM
+    token_strip(
+        inputs.labels,
+        key="attention_strip",
+        ids=inputs.token_ids,
+        values=colours,
+        scale="sequential",
+        hover=["masked" if np.isnan(value) else f"attention {side} {value:.4f}" for value in values],
+        selected=view.query,
+        select_into="attention_query",
+        name="The text, coloured by attention",
+    )
+    with st.expander(
+        "Along the text: paid and received",
+        key="attention_profile",
+        on_change="rerun",
+        icon=":material/bar_chart:",
+    ) as box:
+        if box.open:
+            st.plotly_chart(
+                plots.token_profile(found, text=map_text(inputs, None)),
+                key="attention_profile_figure",
+                config=plots.CONFIG,
+                alt="Attention that the chosen token pays and receives, along the text",
+            )
+
+
+def _take_cell() -> None:
+    point = _clicked("attention_map")
+    if point is not None:
+        st.session_state["attention_key"], st.session_state["attention_query"] = point
+
+
+def _clicked(chart: str) -> tuple[int, int] | None:
+    """Column and row of the clicked place; None where a click took a choice back, or is not one of a chart's."""
+    points = st.session_state[chart].selection.points
+    if not points:
+        return None
+    x, y = points[0].get("x"), points[0].get("y")
+    whole = all(isinstance(place, (int, float)) and float(place).is_integer() for place in (x, y))
+    return (int(x), int(y)) if whole else None

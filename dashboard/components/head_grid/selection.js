@@ -1,0 +1,10 @@
+// Tells the grid of the same page which head and cell the page shows. It is apart from the grid's payload, so that a
+// selection sends a few bytes.
+
+const selections = (window[Symbol.for("head_grid.selections")] ??= new Map())
+
+export default function ({ data }) {
+  selections.set(data.grid, data)
+  document.dispatchEvent(new CustomEvent("head_grid.selection", { detail: data.grid }))
+  return () => selections.delete(data.grid)
+}

@@ -1,0 +1,24 @@
+"""What a first reader would wait for, begun beforehand: the imports of the model stack, and the default model."""
+
+import contextlib
+import functools
+import threading
+
+
+@functools.cache
+def start_warmup() -> threading.Thread:
+    """Begin once per process, in the background; the first reader's own request joins what runs already."""
+    thread = threading.Thread(target=_warm_up, name="gpt_core-warmup", daemon=True)
+    thread.start()
+    return thread
+
+
+def _warm_up() -> None:
+    import gpt_core.trace  # noqa: F401 - torch and transformers come with it
+    from gpt_core.catalog import default_model_id
+    from gpt_core.engine import shared_engine
+    from gpt_core.errors import GptCoreError
+    from gpt_core.tasks import LoadTask
+
+    with contextlib.suppress(GptCoreError):  # whoever asks for the model is told why
+        shared_engine().submit(LoadTask(model=default_model_id()), session="warmup")
