@@ -8,7 +8,7 @@ patching; Vig et al. 2020, arXiv:2004.12265). The model itself is never changed:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -271,10 +271,3 @@ def _positions(lm: LanguageModel, positions: torch.Tensor) -> dict[str, torch.Te
 
     accepted = signature(lm.anatomy.decoder.forward).parameters
     return {"position_ids": positions} if "position_ids" in accepted else {}
-
-
-def parts_of(interventions: Iterable[tuple[int, int]], mlps: Iterable[int]) -> str:
-    """Heads and MLPs as `parse_parts` reads them."""
-    return " ".join(
-        [*(f"{layer}.{head}" for layer, head in interventions), *(f"{layer}.mlp" for layer in mlps)]
-    )

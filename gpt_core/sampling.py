@@ -318,7 +318,9 @@ def exact_probs(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _probs(logits: torch.Tensor) -> np.ndarray:
-    probs: np.ndarray = exact_probs(logits).numpy()
+    """As `exact_probs`. NumPy's one thread beats the waking of torch's for so few numbers."""
+    weights = np.exp((logits[0].numpy() - logits[0].numpy().max()).astype(np.float64))
+    probs: np.ndarray = (weights / weights.sum()).astype(np.float32)
     return probs
 
 

@@ -17,7 +17,6 @@ from gpt_core.interventions import (
     Interventions,
     Kind,
     parse_parts,
-    parts_of,
 )
 from gpt_core.tasks import AblateTask, ContinueTask
 from gpt_core.validation import check_text
@@ -74,16 +73,18 @@ def _choose(page: str, inputs: Inputs, facts: cache.ModelFacts) -> Interventions
     key = f"{page}_parts"
 
     def read(text: str) -> list[str] | None:
+        words = text.replace("_", " ")
         try:
-            heads, mlps = parse_parts(text.replace("_", " "), n_layers=facts.n_layers, n_heads=facts.n_heads)
+            parse_parts(words, n_layers=facts.n_layers, n_heads=facts.n_heads)
         except InputError:
             return None
-        return parts_of(heads, mlps).split()
+        return words.split()
 
     nothing: list[str] = []
     link.restore(key, nothing, read, allowed="parts such as 3.1_4.mlp")
     options = [
         *(f"{layer}.{head}" for layer in range(facts.n_layers) for head in range(facts.n_heads)),
+        *(f"{layer}.*" for layer in range(facts.n_layers)),
         *(f"{layer}.mlp" for layer in range(facts.n_layers)),
     ]
     kept = [part for part in st.session_state[key] if part in options]
@@ -135,7 +136,7 @@ def _choose(page: str, inputs: Inputs, facts: cache.ModelFacts) -> Interventions
 
 def _name(part: str) -> str:
     layer, _, rest = part.partition(".")
-    return f"layer {layer} MLP" if rest == "mlp" else f"layer {layer} head {rest}"
+    return f"layer {layer} " + {"mlp": "MLP", "*": "all heads"}.get(rest, f"head {rest}")
 
 
 def _continue(page: str, inputs: Inputs, interventions: Interventions) -> None:
@@ -153,7 +154,7 @@ def _continue(page: str, inputs: Inputs, interventions: Interventions) -> None:
     both = job.run(task, slot="ablate_continue", message="Continuing.")
     for name, token_ids in zip(("The model as it is", "With parts replaced"), both, strict=True):
         st.caption(f"{name}, always the most probable token:")
-        st.text(cache.decoded_text(inputs.model, token_ids))
+        st.text(cache.decoded_text(inputs.model, token_ids) if token_ids else "The context is full.")
     if interventions.kind == "patch":
         st.caption(
             "The parts were patched at the prompt's positions; at the new ones they give what they would."

@@ -213,6 +213,9 @@ def _take_preset(page: str, ready: dict[str, Preset]) -> None:
     for stage in SETTING_RANGES:
         value = getattr(settings.sampling, stage)
         st.session_state[f"{page}_{stage}"] = value
+    for name, plain in (("logit_bias", ()), ("order", STAGES), ("off", ())):
+        if f"{page}_{name}" in st.session_state:
+            st.session_state[f"{page}_{name}"] = plain
 
 
 def enter_stop_strings(page: str) -> tuple[str, ...]:

@@ -68,3 +68,45 @@ def _read_link(key: str, text: str, vocab_size: int) -> str | None:
 def _mark(key: str) -> None:
     st.session_state[f"_chosen_{key}"] = True
     link.notice(key, "")
+
+
+def pick_tokens(
+    label: str, *, key: str, model: str, offered: Sequence[int], n_first: int, most: int
+) -> tuple[int, ...]:
+    """Several tokens, in the link; the first `n_first` of `offered` until a reader chooses, at most `most`."""
+    vocab_size = cache.geometry(model).vocab_size
+    default = [f"#{int(i)}" for i in offered[:n_first]]
+
+    def read(text: str) -> list[str] | None:
+        st.session_state[f"_chosen_{key}"] = True
+        found = [_read_link(key, part, vocab_size) for part in text.split("-")]
+        return [part for part in found if part] if None not in found and len(found) <= most else None
+
+    link.restore(key, default, read, allowed=f"at most {most} token ids below {vocab_size}, as 11-262")
+    if not st.session_state.get(f"_chosen_{key}") or not st.session_state[key]:
+        st.session_state[key] = default
+    found = [cache.token_by_text(model, str(written)) for written in st.session_state[key]]
+    if None in found:
+        link.notice(key, "No single token is written so. Type a shorter piece, or # and an id.")
+    ids = tuple(dict.fromkeys(i for i in found if i is not None)) or tuple(int(i) for i in offered[:n_first])
+    everything = tuple(dict.fromkeys([*ids, *(int(i) for i in offered)]))
+    names = {
+        f"#{i}": f"{name} (id {i})"
+        for i, name in zip(everything, cache.labels(model, everything), strict=True)
+    }
+    st.session_state[key] = [f"#{i}" for i in ids]
+    st.multiselect(
+        label,
+        list(names),
+        key=key,
+        format_func=lambda option: names.get(option, option),
+        accept_new_options=True,
+        max_selections=most,
+        persist_state="session",
+        help="Choose tokens, or type any other: its text, or # and its id.",
+        on_change=_mark,
+        args=(key,),
+    )
+    link.show_notice(key)
+    link.publish(key, "-".join(map(str, ids)))
+    return ids

@@ -266,7 +266,7 @@ def contribution_heatmap(found: DirectContributions) -> go.Figure:
         showgrid=False,
         zeroline=False,
     )
-    return style.finish(figure, height=130 + 24 * n_layers)
+    return style.finish(figure, height=150 + 30 * n_layers)
 
 
 def change_bars(found: PredictionChange, *, labels: Sequence[str]) -> go.Figure:
@@ -317,7 +317,7 @@ def saliency_bars(found: Saliency, *, labels: Sequence[str], token_ids: Sequence
     figure.update_xaxes(
         style.token_axis(labels[: len(places)], title="token of the text") | {"tickangle": -60}
     )
-    figure.update_yaxes(title={"text": "log-probability (nats)"})
+    figure.update_yaxes(title={"text": "added to the log-probability (nats)"})
     return style.finish(figure, height=380)
 
 

@@ -10,11 +10,11 @@ from dashboard.components.csv import csv_bytes
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
 from dashboard.components.stage_row import stage_row
-from dashboard.components.token_picker import pick_token
+from dashboard.components.token_picker import pick_token, pick_tokens
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import predictions as plots
 from gpt_core.catalog import load_name
-from gpt_core.decoding import FILTERS, STAGES
+from gpt_core.decoding import FILTERS, STAGE_LABELS, STAGES
 from gpt_core.errors import GptCoreError
 from gpt_core.predictions import score_text
 from gpt_core.snippets.predictions import predictions_snippet
@@ -86,7 +86,7 @@ st.caption(
     "In the order of `generate`."
     if settings.in_default_order
     else ":material/swap_horiz: **Not the order of `generate`**: it would run "
-    + ", ".join(stage_name.replace("_", " ") for stage_name in STAGES)
+    + ", ".join(STAGE_LABELS[stage_name].lower() for stage_name in STAGES)
     + ". “Put all back” restores it."
 )
 stage_row(
@@ -214,17 +214,22 @@ elif view == "Logit lens":
             config=plots.CONFIG,
             alt="Logit lens",
         )
+        if colour == "KL":
+            st.caption(
+                "KL: the bits lost by expecting what a depth does instead of what the model does, "
+                "Σ p·log₂(p / q) with p the top row's distribution and q the depth's."
+            )
         if stop - start < n_tokens:
             st.caption(f"Positions {start} to {stop - 1} of 0–{n_tokens - 1}, around the chosen one.")
         st.markdown(f"**How tokens rise and fall on the way to the prediction after position {position}**")
-        watched = pick_token(
-            "Also follow",
-            key="predictions_watched",
+        followed = pick_tokens(
+            "Tokens to follow",
+            key="predictions_followed",
             model=inputs.model,
             offered=offered,
-            optional=True,
+            n_first=4,
+            most=8,
         )
-        followed = tuple(dict.fromkeys([*offered[:4], *([] if watched is None else [watched])]))
         st.plotly_chart(
             plots.trajectory_lines(
                 cache.rank_trajectories(inputs.model, inputs.token_ids, position, followed),
@@ -260,8 +265,9 @@ elif view == "Who said so?":
         )
         st.text(
             f"Heads {found.heads.sum():+.4f}, MLPs {found.mlps.sum():+.4f}, token embedding "
-            f"{found.token_embedding:+.4f}, position embedding {found.position_embedding:+.4f}, biases "
-            f"{found.rest:+.4f}: together {found.total:.4f}. The model's own number: {found.logit:.4f}."
+            f"{found.token_embedding:+.4f}, "
+            + (f"position embedding {found.position_embedding:+.4f}, " if found.position_embedding else "")
+            + f"biases {found.rest:+.4f}: together {found.total:.4f}. The model's own number: {found.logit:.4f}."
         )
         if found.cap is not None:
             st.caption(
@@ -327,7 +333,12 @@ show_sources(
         "gpt_core.saliency.leave_one_out",
     ),
     snippet=lambda: predictions_snippet(
-        load_name(inputs.model), inputs.text, position=position, k=15, special_tokens=inputs.special_tokens
+        load_name(inputs.model),
+        inputs.text,
+        position=position,
+        k=15,
+        special_tokens=inputs.special_tokens,
+        settings=settings,
     ),
     notebook=NOTEBOOK,
 )

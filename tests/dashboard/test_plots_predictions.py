@@ -3,9 +3,25 @@
 import numpy as np
 import pytest
 
-from dashboard.plots.predictions import lens_heatmap, next_token_bars, position_notes, top_ids
+from dashboard.plots.predictions import (
+    COLOUR_NOTES,
+    POSITION_COLOURS,
+    change_bars,
+    contribution_heatmap,
+    lens_heatmap,
+    next_token_bars,
+    position_notes,
+    position_values,
+    saliency_bars,
+    strongest,
+    top_ids,
+    trajectory_lines,
+)
+from gpt_core.attribution import DirectContributions
 from gpt_core.decoding import SamplingSettings
-from gpt_core.predictions import LogitLens, PositionTable
+from gpt_core.interventions import PredictionChange
+from gpt_core.predictions import LogitLens, PositionTable, Trajectories
+from gpt_core.saliency import Saliency
 from gpt_core.sampling import apply_stages
 
 LOGITS = np.array([0.0, 3.0, 1.0, 2.0, -1.0], dtype=np.float32)
@@ -81,3 +97,90 @@ def test_notes_say_what_came_and_what_was_expected() -> None:
     assert "surprisal 1.000 bits" in second
     assert "rank 1" in second
     assert "nine (0.2500)" in second
+
+
+def make_contributions() -> DirectContributions:
+    return DirectContributions(
+        position=3,
+        token_id=7,
+        versus_id=None,
+        heads=np.array([[1.0, -2.0], [0.25, 0.0]]),
+        mlps=np.array([3.0, -0.5]),
+        token_embedding=0.1,
+        position_embedding=0.2,
+        rest=0.3,
+        logit=2.35,
+        cap=None,
+    )
+
+
+def test_contributions_are_heads_and_at_last_the_mlp() -> None:
+    found = make_contributions()
+    heatmap = contribution_heatmap(found).data[0]
+    assert np.array_equal(np.array(heatmap.z), [[1, -2, 3], [0.25, 0, -0.5]])
+    assert (heatmap.zmin, heatmap.zmax) == (-3, 3)
+    assert heatmap.text[1][2] == "layer 1, MLP"
+    assert heatmap.text[0][1] == "layer 0, head 1"
+    assert found.total == pytest.approx(2.35)
+    assert strongest(found, 2, sign=1) == "layer 0 MLP +3.000, layer 0 head 0 +1.000"
+    assert strongest(found, 9, sign=-1) == "layer 0 head 1 -2.000, layer 1 MLP -0.500"
+
+
+def test_trajectories_are_a_line_for_each_token() -> None:
+    found = Trajectories(
+        position=2,
+        token_ids=(5, 6),
+        ranks=np.array([[900, 3], [40, 1]]),
+        probs=np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32),
+    )
+    figure = trajectory_lines(found, labels=["<a>", "<a>"])
+    assert [list(line.y) for line in figure.data] == [[900, 40], [3, 1]]
+    assert figure.data[0].name == "&lt;a&gt;"
+    assert list(figure.layout.xaxis.ticktext) == ["embeddings", "layer 0"]
+    assert figure.layout.yaxis.type == "log"
+    assert figure.layout.yaxis.autorange == "reversed"
+    assert list(figure.data[1].customdata[1][2:]) == ["layer 0", "0.40000"]
+
+
+def test_change_and_saliency_show_their_numbers() -> None:
+    change = PredictionChange(
+        position=1,
+        token_ids=np.array([4, 9]),
+        probs=np.array([0.5, 0.25], dtype=np.float32),
+        changed_probs=np.array([0.125, 0.75], dtype=np.float32),
+        logit_differences=np.array([-1, 1], dtype=np.float32),
+        kl_bits=0.5,
+    )
+    intact, changed = change_bars(change, labels=["a", "a"]).data
+    assert list(intact.x) == [0.5, 0.25]
+    assert list(changed.x) == [0.125, 0.75]
+    found = Saliency(
+        method="gradient",
+        position=1,
+        token_id=4,
+        log_prob=-1.0,
+        scores=np.array([0.5, -0.25], dtype=np.float32),
+    )
+    bars = saliency_bars(found, labels=["a", "<b>", "later"], token_ids=[4, 9, 2])
+    assert list(bars.data[0].y) == [0.5, -0.25]
+    assert list(bars.layout.xaxis.ticktext) == ["a", "&lt;b&gt;"]
+    assert bars.data[0].marker.color[0] != bars.data[0].marker.color[1]
+
+
+def test_colours_of_positions() -> None:
+    table = PositionTable(
+        token_ids=np.arange(7),
+        predicted_ids=np.arange(7),
+        predicted_probs=np.full(7, 0.5, dtype=np.float32),
+        entropies=np.array([0, 8, 16, 4, 4, 4, 4], dtype=np.float32),
+        probs=np.array([np.nan, 0.5, 0.25, 0.1, 0.1, 0.1, 0.1], dtype=np.float32),
+        surprisals=np.array([np.nan, 1, 2, 10, 30, 1, 1], dtype=np.float32),
+        ranks=np.array([0, 1, 2, 10, 11, 1000, 1001]),
+    )
+    ranks = position_values(table, "rank", 65536)
+    assert np.isnan(ranks[0])
+    assert ranks[1:].tolist() == [0, 0.25, 0.25, 0.5, 0.75, 1]
+    assert position_values(table, "entropy", 65536)[:3].tolist() == [0, 0.5, 1]
+    assert position_values(table, "probability", 65536)[1:3].tolist() == [0.5, 0.25]
+    assert position_values(table, "surprisal", 65536)[1:5].tolist() == pytest.approx([0.05, 0.1, 0.5, 1])
+    assert set(COLOUR_NOTES) == set(POSITION_COLOURS)

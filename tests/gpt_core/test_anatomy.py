@@ -108,4 +108,5 @@ def test_vectors_wider_than_the_token_table(gpt2_tokenizer: Any) -> None:
     lm = wrap_network(network, gpt2_tokenizer, model_id=ModelId("local", "tiny-opt-350m"))
     assert lm.anatomy.token_embedding.weight.shape[1] == 16
     assert lm.geometry.d_model == 32
-    assert set(lm.closed_views) == {"lens", "walk"}  # a projection follows its blocks instead of a norm
+    # A projection follows its blocks instead of a norm, and the norms inside them come after the sum.
+    assert set(lm.closed_views) == {"lens", "walk", "writers"}

@@ -34,7 +34,7 @@ def test_what_cannot_be_recorded_is_closed_and_its_logits_are_right(
     tiny_lm: Callable[[str], LanguageModel], architecture: str
 ) -> None:
     lm = tiny_lm(architecture)
-    assert set(lm.closed_views) == {"attention"}
+    assert set(lm.closed_views) == {"attention", "writers"}
     assert "no map is shown" in lm.closed_views["attention"]
     with torch.inference_mode():
         expected = make_network(architecture).eval()(torch.tensor([IDS])).logits[0].numpy()
