@@ -355,7 +355,8 @@ def page_overhead() -> tuple[float, float] | None:
                 visit(
                     page, server, f"generation?prompt={text.replace(' ', '+')}&generation_seed=1", timeout=120
                 )
-                page.locator(".st-key-model input").click()
+                page.locator(".st-key-model input").first.click()
+                page.locator(".st-key-model input").first.fill("gpt2-geometry")
                 page.get_by_role("option", name="gpt2-geometry").first.click()
                 wait_until_idle(page, timeout=120)
                 page.locator(".st-key-generation_max_new_tokens input").fill("128")

@@ -157,7 +157,7 @@ def pick_int8(model: str) -> bool:
     """A switch for int8, and how far it shifts the probabilities, measured when first asked for. Not in the link."""
     missing = cache.int8_machine_problem()
     wanted = st.toggle(
-        "int8: faster, not quite the model's numbers",
+        "int8 (faster, approximate)",
         key="generation_int8",
         persist_state="session",
         disabled=bool(missing),
