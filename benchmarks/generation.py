@@ -28,6 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import torch
@@ -44,7 +45,12 @@ from transformers.generation.streamers import BaseStreamer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gpt_core.catalog import BUNDLED_FOLDER, ModelId  # noqa: E402  (a script knows only its own folder)
+from gpt_core.catalog import (  # noqa: E402  (a script knows only its own folder)
+    BUNDLED_FOLDER,
+    MODEL_FOLDERS_VARIABLE,
+    ModelId,
+    list_models,
+)
 from gpt_core.decode_fast import fast_decoder, int8_shift  # noqa: E402
 from gpt_core.decoding import GenerationSettings  # noqa: E402
 from gpt_core.generation import generate_tokens  # noqa: E402
@@ -328,6 +334,8 @@ def page_overhead() -> tuple[float, float] | None:
             network.generation_config.eos_token_id = None
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+            os.environ[MODEL_FOLDERS_VARIABLE] = str(folder.parent)
+            found = next(entry.model_id for entry in list_models() if entry.model_id.name == folder.name)
             lm = wrap_network(network, tokenizer, model_id=ModelId("local", "bare"))
             text = "Once upon a time, there was a little girl named"
             ids = tokenizer.encode(text)
@@ -352,16 +360,13 @@ def page_overhead() -> tuple[float, float] | None:
                 open_browser(playwright) as browser,
             ):
                 page = browser.new_page()
-                visit(
-                    page, server, f"generation?prompt={text.replace(' ', '+')}&generation_seed=1", timeout=120
-                )
-                page.locator(".st-key-model input").first.click()
-                page.locator(".st-key-model input").first.fill("gpt2-geometry")
-                page.get_by_role("option", name="gpt2-geometry").first.click()
-                wait_until_idle(page, timeout=120)
-                page.locator(".st-key-generation_max_new_tokens input").fill("128")
-                page.keyboard.press("Enter")
-                wait_until_idle(page, timeout=120)
+                link = {
+                    "model": str(found),
+                    "prompt": text,
+                    "generation_seed": "1",
+                    "generation_max_new_tokens": str(settings.max_new_tokens),
+                }
+                visit(page, server, f"generation?{urlencode(link)}", timeout=120)
                 for repeat in range(REPEATS + 1):
                     # In threads of their own, both: a second thread's pool of workers costs the same.
                     thread = threading.Thread(target=run_bare)

@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 import pytest
 import torch
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt_core.catalog import BUNDLED_FOLDER, bundled_model_id
@@ -147,9 +148,15 @@ def test_branches_are_named_compared_exported_and_deleted(page: Page, server: Se
     page.keyboard.press("Enter")
     wait_until_idle(page)
     assert "<b>mine</b>" in page.inner_text(f"{TREE} .tree")
-    page.locator(".st-key-generation_compare input").first.click()
-    page.locator(".st-key-generation_compare input").first.fill("Text")
-    page.get_by_role("option", name="Text 1").first.click()
+    field = page.locator(".st-key-generation_compare input").first
+    field.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # a list closes when the page moves under it
+    entry = page.get_by_role("option", name="Text 1").first
+    for _ in range(10):
+        field.click()
+        with contextlib.suppress(PlaywrightTimeoutError):
+            entry.click(timeout=2000)
+            break
     wait_until_idle(page)
     left, right = (page.locator(f".st-key-generation_compared_{side}") for side in ("left", "right"))
     expect(left.locator('[aria-selected="true"]')).to_have_count(1)
