@@ -4,7 +4,6 @@ import contextlib
 import functools
 import threading
 
-
 _stack_lock = threading.Lock()
 
 
