@@ -402,7 +402,7 @@ def open_file(open_page: Callable[..., Page], tmp_path: Path) -> Callable[..., P
 
 def test_the_file_opens_from_disk(page: Page, server: Server, open_file: Callable[..., Page]) -> None:
     text = f"The cat {HOSTILE} sat"
-    visit(page, server, f"attention?prompt={quote_plus(text)}")
+    visit(page, server, f"attention?prompt={quote_plus(text)}&attention_section=Numbers")
     with page.expect_download() as download:
         page.get_by_role("button", name="All heads as one HTML file").click()
     alone = open_file(Path(download.value.path()).read_bytes())
