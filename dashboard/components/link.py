@@ -85,6 +85,9 @@ def pick_integer(
         return int(text) if re.fullmatch(r"\d{1,6}", text) and low <= int(text) <= high else None
 
     restore(key, default, read, allowed=f"{low} to {high}")
+    if not isinstance(st.session_state[key], int):
+        # A browser says its choice by name, and may not have heard yet that the names are others now.
+        st.session_state[key] = st.session_state.get(f"_chosen_{key}", default)
     if not low <= st.session_state[key] <= high:
         notice(
             key, f"{label} {st.session_state[key]} is not among {low} to {high}. Shown instead: {default}."
@@ -103,6 +106,7 @@ def pick_integer(
     show_notice(key)
     publish(key, str(chosen))
     assert isinstance(chosen, int)
+    st.session_state[f"_chosen_{key}"] = chosen
     return chosen
 
 
