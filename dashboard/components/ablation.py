@@ -81,7 +81,7 @@ def _choose(page: str, inputs: Inputs, facts: cache.ModelFacts) -> Interventions
         return words.split()
 
     nothing: list[str] = []
-    link.restore(key, nothing, read, allowed="parts such as 3.1_4.mlp")
+    link.restore(key, nothing, read, allowed="parts such as 3.1_4.mlp", instead="no part")
     options = [
         *(f"{layer}.{head}" for layer in range(facts.n_layers) for head in range(facts.n_heads)),
         *(f"{layer}.*" for layer in range(facts.n_layers)),
