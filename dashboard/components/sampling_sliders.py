@@ -40,7 +40,12 @@ def draw(
         chosen[stage] = _slider(page, stage)
     others = [stage for stage in stages if stage not in FIRST]
     if first and (others or model is not None):
-        with st.expander("Bias, penalties and typical-p", key=f"{page}_more_sampling"):
+        # Open where a link, or what was chosen before, has something in there.
+        at_work = f"{page}_logit_bias" in st.query_params or any(
+            st.query_params.get(f"{page}_{stage}", "") not in ("", f"{SETTING_RANGES[stage].default:.10g}")
+            for stage in others
+        )
+        with st.expander("Bias, penalties and typical-p", key=f"{page}_more_sampling", expanded=at_work):
             if model is not None:
                 chosen["logit_bias"] = _enter_bias(page, model)
             for stage in others:
