@@ -12,7 +12,7 @@ that a token reads; best of 5. What is generated is random for random weights; g
 `page_overhead` is what the dashboard costs: the rate that the Generation page itself shows in Chromium, against the
 bare loop in a thread of its own, on GPT-2 small's geometry.
 
-    python benchmarks/generation.py [--quick] [--smollm2 FOLDER] [--peers-python PYTHON]
+    python benchmarks/generation.py [--quick] [--part gpt2] [--smollm2 FOLDER] [--peers-python PYTHON]
 """
 
 import argparse
@@ -28,6 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import torch
@@ -44,7 +45,12 @@ from transformers.generation.streamers import BaseStreamer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gpt_core.catalog import BUNDLED_FOLDER, ModelId  # noqa: E402  (a script knows only its own folder)
+from gpt_core.catalog import (  # noqa: E402  (a script knows only its own folder)
+    BUNDLED_FOLDER,
+    MODEL_FOLDERS_VARIABLE,
+    ModelId,
+    list_models,
+)
 from gpt_core.decode_fast import fast_decoder, int8_shift  # noqa: E402
 from gpt_core.decoding import GenerationSettings  # noqa: E402
 from gpt_core.generation import generate_tokens  # noqa: E402
@@ -54,6 +60,7 @@ from gpt_core.reading import key_value_bytes  # noqa: E402
 QUICK = "--quick" in sys.argv
 NEW_TOKENS = 32 if QUICK else 64
 REPEATS = 5
+PARTS = ("gpt2", "smollm2", "peers", "page")
 GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "smollm2": (
@@ -327,6 +334,8 @@ def page_overhead() -> tuple[float, float] | None:
             network.generation_config.eos_token_id = None
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+            os.environ[MODEL_FOLDERS_VARIABLE] = str(folder.parent)
+            found = next(entry.model_id for entry in list_models() if entry.model_id.name == folder.name)
             lm = wrap_network(network, tokenizer, model_id=ModelId("local", "bare"))
             text = "Once upon a time, there was a little girl named"
             ids = tokenizer.encode(text)
@@ -351,15 +360,13 @@ def page_overhead() -> tuple[float, float] | None:
                 open_browser(playwright) as browser,
             ):
                 page = browser.new_page()
-                visit(
-                    page, server, f"generation?prompt={text.replace(' ', '+')}&generation_seed=1", timeout=120
-                )
-                page.locator(".st-key-model input").click()
-                page.get_by_role("option", name="gpt2-geometry").first.click()
-                wait_until_idle(page, timeout=120)
-                page.locator(".st-key-generation_max_new_tokens input").fill("128")
-                page.keyboard.press("Enter")
-                wait_until_idle(page, timeout=120)
+                link = {
+                    "model": str(found),
+                    "prompt": text,
+                    "generation_seed": "1",
+                    "generation_max_new_tokens": str(settings.max_new_tokens),
+                }
+                visit(page, server, f"generation?{urlencode(link)}", timeout=120)
                 for repeat in range(REPEATS + 1):
                     # In threads of their own, both: a second thread's pool of workers costs the same.
                     thread = threading.Thread(target=run_bare)
@@ -392,44 +399,47 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--smollm2", type=Path, default=os.environ.get("SMOLLM2"))
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"))
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this (may be repeated)")
     options = parser.parse_args()
-    quick: bool = options.quick
-    lengths, repeats = ((16,), 2) if quick else ((16, 512), 5)
+    parts: list[str] = ["gpt2"] if QUICK else options.part or list(PARTS)
+    lengths = (16,) if QUICK else (16, 512)
     print(
-        f"{torch.get_num_threads()} threads, {NEW_TOKENS} new tokens, medians of {repeats}, greedy, in turn"
+        f"{torch.get_num_threads()} threads, {NEW_TOKENS} new tokens, medians of {REPEATS}, greedy, in turn"
     )
-    models = {"gpt2": time_model("gpt2", None, lengths, repeats)}
-    if quick:
-        print("\nSmolLM2, other programs and the page are left out with --quick")
-        left_out: dict[str, Any] = {"gpt2 512": None, "smollm2 16": None, "smollm2 512": None}
-        peers, overhead = left_out, None
-    else:
-        folder = Path(options.smollm2) if options.smollm2 else None
-        models["smollm2"] = time_model("smollm2", folder, lengths)
-        peers = time_peers(options.peers_python, lengths)
-        overhead = page_overhead()
-        if overhead is not None:
-            print(
-                f"\nbare loop {overhead[0]:.1f} tokens/s, on the page {overhead[1]:.1f} tokens/s, capture on, drawn"
-            )
-        else:
-            print("\nthe page: Playwright or Chromium is not here")
+    folder = Path(options.smollm2) if options.smollm2 else None
+    models = {
+        name: time_model(name, folder if name == "smollm2" else None, lengths)
+        for name in GEOMETRIES
+        if name in parts
+    }
+    peers = time_peers(options.peers_python, lengths) if "peers" in parts else {}
+    overhead = page_overhead() if "page" in parts else None
+    if overhead is not None:
+        print(
+            f"\nbare loop {overhead[0]:.1f} tokens/s, on the page {overhead[1]:.1f} tokens/s, captured and drawn"
+        )
+    left_out = [part for part in PARTS if part not in parts]
+    if left_out:
+        print(f"\nleft out: {', '.join(left_out)}")
     every = [found for model in models.values() for found in model.values()]
+
+    def smallest(one: str, other: str, among: list[dict[str, Any]]) -> float | None:
+        return round(min(found[one] / found[other] for found in among), 2) if among else None
+
+    rates: dict[str, Any] = {f"{name} {n}": None for name in GEOMETRIES for n in (16, 512)}
+    rates |= {
+        f"{name} {length}": {label: round(speed, 1) for label, speed in found.items()}
+        for name, model in models.items()
+        for length, found in model.items()
+    }
     print(
         json.dumps(
             {
-                "fp32_vs_generate": round(min(one["ours float32"] / one["generate"] for one in every), 2),
-                "fp32_vs_limit": round(
-                    min(one["ours float32"] / one["limit"] for one in models["gpt2"].values()), 2
-                ),
-                "int8_vs_generate": round(min(one["ours int8"] / one["generate"] for one in every), 2),
+                "fp32_vs_generate": smallest("ours float32", "generate", every),
+                "fp32_vs_limit": smallest("ours float32", "limit", list(models.get("gpt2", {}).values())),
+                "int8_vs_generate": smallest("ours int8", "generate", every),
                 "page_overhead": None if overhead is None else round(1 - overhead[1] / overhead[0], 2),
-                "tokens_per_second": {
-                    f"{name} {length}": {label: round(speed, 1) for label, speed in one.items()}
-                    for name, model in models.items()
-                    for length, one in model.items()
-                }
-                | peers,
+                "tokens_per_second": rates | peers,
             }
         )
     )

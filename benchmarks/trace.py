@@ -29,7 +29,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from gpt_core import trace
-from gpt_core.attention import attention_blocks, attention_maps
+from gpt_core.attention import BLOCK_BYTES, attention_blocks, attention_maps
 from gpt_core.attention_measures import HeadMeter
 from gpt_core.catalog import BUNDLED_FOLDER, ModelId
 from gpt_core.model import LanguageModel, wrap_network
@@ -82,10 +82,9 @@ def pattern(cache: Any, layer: int) -> torch.Tensor:
     return maps
 
 
-def thumbnails(queries: range, weights: torch.Tensor, pictures: torch.Tensor) -> None:
-    """Put the largest weight of each block of cells into `pictures` (n_heads, side, side)."""
+def thumbnails(queries: range, weights: torch.Tensor, pictures: torch.Tensor, step: int) -> None:
+    """Put the largest weight of each block of `step` × `step` cells into `pictures` (n_heads, side, side)."""
     n_heads, n_rows, n_keys = weights.shape
-    step = STEP[0]
     across = -(-n_keys // step)
     wide = torch.nn.functional.pad(weights, (0, across * step - n_keys))
     narrow = wide.reshape(n_heads, n_rows, across, step).amax(dim=-1)
@@ -95,25 +94,22 @@ def thumbnails(queries: range, weights: torch.Tensor, pictures: torch.Tensor) ->
     )
 
 
-#: Cells of a map that make one of a thumbnail; set for each length.
-STEP = [1]
-
-
 def reduce_layer(token_ids: list[int], blocks: Blocks, n_heads: int) -> tuple[np.ndarray, torch.Tensor]:
     """Measures `(n_measures, n_heads)` and thumbnails `(n_heads, side, side)` of one layer."""
     meter = HeadMeter(token_ids)
-    side = -(-len(token_ids) // STEP[0])
+    step = -(-len(token_ids) // SIDE)
+    side = -(-len(token_ids) // step)
     pictures = torch.zeros(n_heads, side, side)
     for queries, weights in blocks:
         meter.add(queries, weights)
-        thumbnails(queries, weights, pictures)
+        thumbnails(queries, weights, pictures, step)
     return meter.values(), pictures
 
 
 def whole(maps: torch.Tensor) -> Blocks:
     """A layer's maps `(n_heads, n_tokens, n_tokens)` that are there already, in blocks as ours."""
     n_heads, n_tokens, _ = maps.shape
-    rows = max(1, 2**24 // (4 * n_heads * n_tokens))
+    rows = max(1, BLOCK_BYTES // (4 * n_heads * n_tokens))
     for start in range(0, n_tokens, rows):
         stop = min(n_tokens, start + rows)
         yield range(start, stop), maps[:, start:stop, :stop]
@@ -144,7 +140,6 @@ def compare(
     ids = np.random.RandomState(n_tokens).randint(0, 50_000, n_tokens).tolist()
     ids[n_tokens // 2 :] = ids[: n_tokens - n_tokens // 2]  # something to repeat
     batch = torch.tensor([ids])
-    STEP[0] = -(-n_tokens // SIDE)
 
     def run_ours() -> trace.Trace:
         trace._traces.clear()
@@ -221,8 +216,8 @@ def main() -> None:
     print(f"{'tokens':>6}  {'':<24}{'(a) ms':>10}{'(b) ms':>10}{'(c) MB':>10}")
     found: dict[str, float | None] = {}
     for n_tokens in LENGTHS:
-        if QUICK and n_tokens > 512:
-            names = ("speedup", "speedup_last_logits", "all_heads_speedup", "memory_ratio")
+        if QUICK and n_tokens > 128:
+            names = ("speedup", "speedup_last_logits", "all_heads_speedup", "memory_ratio", "lens_speedup")
             found |= {f"{name}_{n_tokens}": None for name in names}
             continue
         looks, reductions, sizes = compare(lm, eager, lens, n_tokens)
@@ -237,9 +232,10 @@ def main() -> None:
             f"speedup_last_logits_{n_tokens}": round(looks["eager, last logits only"] / looks["ours"], 2),
             f"all_heads_speedup_{n_tokens}": round(reductions["eager"] / reductions["ours"], 2),
             f"memory_ratio_{n_tokens}": round(sizes["eager"] / sizes["ours"], 1),
+            f"lens_speedup_{n_tokens}": None
+            if lens is None
+            else round(looks["TransformerLens"] / looks["ours"], 2),
         }
-        if lens is not None:
-            found[f"lens_speedup_{n_tokens}"] = round(looks["TransformerLens"] / looks["ours"], 2)
     print(json.dumps(found))
 
 

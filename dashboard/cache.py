@@ -316,6 +316,13 @@ def taken_alternative(
     return take_alternative(_model(model), prompt_ids, steps, token_id, settings)
 
 
+def int8_machine_problem() -> str:
+    """`decode_fast.int8_machine_problem`."""
+    from gpt_core.decode_fast import int8_machine_problem as compute
+
+    return compute()
+
+
 def int8_problem(model: str) -> str:
     """`decode_fast.int8_problem`."""
     from gpt_core.decode_fast import fast_decoder

@@ -14,8 +14,8 @@ from gpt_core.validation import check_integer
 
 #: Most bytes of weights that are computed at once.
 MAX_MAP_BYTES = 2**29
-#: Bytes of weights that are held at once where all of a layer's are gone through.
-BLOCK_BYTES = 2**24
+#: Bytes of weights that are held at once where all of a layer's are gone through: what a processor's cache holds.
+BLOCK_BYTES = 2**22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

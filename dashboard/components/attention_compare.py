@@ -18,8 +18,6 @@ from gpt_core.tasks import LoadTask, TraceTask
 from gpt_core.validation import check_text
 
 SLOT = "attention_other"
-#: Maps up to this long are compared: three of them are sent.
-MAX_TOKENS = 400
 
 
 def draw(inputs: Inputs, view: View, *, kind: str) -> None:
@@ -117,8 +115,6 @@ def _problem(inputs: Inputs, other: Inputs, view: View) -> str:
             f"The two texts must have the same number of tokens, so that each position means the same in both. Given: "
             f"{n:,} and {n_other:,}. Make them equally long."
         )
-    if n > MAX_TOKENS:
-        return f"Texts up to {MAX_TOKENS:,} tokens are compared. Given: {n:,}. Shorten both."
     if n_other > facts.context_length:
         return f"The other model reads at most {facts.context_length:,} tokens. Given: {n_other:,}. Shorten the text."
     if "attention" in facts.closed_views:
@@ -132,12 +128,15 @@ def _problem(inputs: Inputs, other: Inputs, view: View) -> str:
 
 
 def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
-    n_tokens = len(inputs.token_ids)
+    rows, keys = view.rows, view.keys
     pair: list[AttentionMaps] = []
     for side in (inputs, other):
-        maps = cache.attention_maps(side.model, side.token_ids, view.layer, view.head, 0, n_tokens)
+        maps = cache.attention_maps(side.model, side.token_ids, view.layer, view.head, rows.start, rows.stop)
         pair.append(without_first(maps) if view.hide_first else maps)
-    one, two = (np.where(maps.allowed[0], maps.weights[0], np.float32(np.nan)) for maps in pair)
+    one, two = (
+        np.where(maps.allowed[0], maps.weights[0], np.float32(np.nan))[:, keys.start : keys.stop]
+        for maps in pair
+    )
     what = f"layer {view.layer}, head {view.head}"
     columns = st.columns(2)
     for column, maps, side, name in zip(columns, pair, (inputs, other), ("this", "other"), strict=True):
@@ -145,7 +144,7 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
             st.markdown(f"**{name.capitalize()}**")
             st.plotly_chart(
                 plots.attention_heatmap(
-                    maps, head=view.head, text=map_text(side, None, what=what), scale=view.scale
+                    maps, head=view.head, text=map_text(side, None, what=what), scale=view.scale, keys=keys
                 ),
                 key=f"attention_compare_{name}",
                 config=picture_config(f"attention_{name}_layer{view.layer}_head{view.head}", kind),
@@ -161,8 +160,8 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
     st.plotly_chart(
         plots.map_figure(
             two - one,
-            rows=range(n_tokens),
-            keys=range(n_tokens),
+            rows=rows,
+            keys=keys,
             text=dataclasses.replace(text, labels=labels),
             name="difference",
             signed=True,

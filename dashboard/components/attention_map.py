@@ -30,6 +30,10 @@ class View:
     """Whether the first token is left out and rows are renormalised."""
     scale: str
     """One of plots.SCALES."""
+    rows: range
+    """The queries shown."""
+    keys: range
+    """The keys shown."""
 
 
 def pick_head(*, n_layers: int, n_heads: int) -> tuple[int, int]:
@@ -125,7 +129,16 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
         rows, keys = _windows(n_tokens)
     with token_column:
         query, key = _pick_cell(inputs.labels)
-    view = View(layer=layer, head=head, query=query, key=key, hide_first=hide_first, scale=scale)
+    view = View(
+        layer=layer,
+        head=head,
+        query=query,
+        key=key,
+        hide_first=hide_first,
+        scale=scale,
+        rows=rows,
+        keys=keys,
+    )
     found = cache.token_attention(inputs.model, inputs.token_ids, layer, head, query, hide_first)
     maps = cache.attention_maps(inputs.model, inputs.token_ids, layer, head, rows.start, rows.stop)
     if hide_first:
@@ -228,7 +241,9 @@ def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, input
     said = (
         "masked: the query cannot look there"
         if view.key > view.query
-        else "closed: the first token is hidden, or out of the query's window"
+        else "the first token is hidden"
+        if view.hide_first and view.key == 0
+        else "closed: outside this layer's window, or the row gives all to the hidden first token"
         if np.isnan(weight)
         else f"{float(weight):.4f}"
     )
@@ -246,7 +261,7 @@ def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, input
         )
     st.caption(
         "Blue lines: what the chosen query looks at. Orange lines: which queries look at that same token. The "
-        f"strongest {plots.MAX_LINES} of each."
+        f"strongest {plots.MAX_LINES} of each, relative to the strongest of all."
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from dashboard.components import job, link
-from dashboard.components.attention_map import map_text, picture_config
+from dashboard.components.attention_map import View, map_text, picture_config
 from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
 from dashboard.plots import attention as plots
@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-def draw(inputs: Inputs, *, n_layers: int, n_heads: int, boundary: int | None, scale: str, kind: str) -> None:
+def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int, boundary: int | None, kind: str) -> None:
     """A selector, the heads that go in, and the map. `kind` of picture: png or svg."""
     chosen = link.pick_option(
         "Summary", tuple(KINDS), key="attention_summary", default="mean", name=str.capitalize
@@ -54,17 +54,15 @@ def draw(inputs: Inputs, *, n_layers: int, n_heads: int, boundary: int | None, s
         slot="attention_summary",
         message="Adding up the heads.",
     )
-    n_tokens = len(inputs.token_ids)
-    most = max(1, plots.MAX_MAP_CELLS // n_tokens)
-    rows = range(max(0, n_tokens - most), n_tokens)
-    cells = np.where(np.tri(n_tokens, dtype=bool), found.weights, np.float32(np.nan))[rows.start :]
+    n_tokens, rows, keys = len(inputs.token_ids), view.rows, view.keys
+    cells = np.where(np.tri(n_tokens, dtype=bool), found.weights, np.float32(np.nan))
     st.plotly_chart(
         plots.map_figure(
-            cells,
+            cells[rows.start : rows.stop, keys.start : keys.stop],
             rows=rows,
-            keys=range(n_tokens),
+            keys=keys,
             text=map_text(inputs, boundary, what=f"{chosen} of {found.n_heads_used} heads"),
-            scale=scale,
+            scale=view.scale,
             name=chosen,
         ),
         key="attention_summary_map",
@@ -73,11 +71,10 @@ def draw(inputs: Inputs, *, n_layers: int, n_heads: int, boundary: int | None, s
         ),
         alt=f"{chosen} of the chosen heads",
     )
-    said = f"{found.n_heads_used:,} head{'s' if found.n_heads_used > 1 else ''}, colours on the scale chosen above."
+    plural = "s" if found.n_heads_used > 1 else ""
+    said = f"{found.n_heads_used:,} head{plural}; scale, queries and keys as chosen above."
     if not found.projected:
         said += (
             " The output projection was not found in some block: there, the values' own lengths are taken."
         )
-    if len(rows) < n_tokens:
-        said += f" The last {len(rows):,} of {n_tokens:,} queries are shown."
     st.caption(said)

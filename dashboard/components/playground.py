@@ -153,8 +153,21 @@ def draw(task: GenerateTask, colour: str) -> None:
     _details()
 
 
-def show_int8(model: str) -> bool:
-    """Whether int8 can be used, and how far it shifts the probabilities, measured when first asked for."""
+def pick_int8(model: str) -> bool:
+    """A switch for int8, and how far it shifts the probabilities, measured when first asked for. Not in the link."""
+    missing = cache.int8_machine_problem()
+    wanted = st.toggle(
+        "int8 (faster, approximate)",
+        key="generation_int8",
+        persist_state="session",
+        disabled=bool(missing),
+        help="Weights and activations of single tokens rounded to whole numbers. Only this page uses it, and only "
+        "where you ask for it.",
+    )
+    if missing:
+        st.text(missing)
+    if missing or not wanted:
+        return False
     why_not = cache.int8_problem(model)
     if why_not:
         show_problem(f"{why_not} The text is computed in float32.")
@@ -286,6 +299,11 @@ def _settle() -> None:
 
 def _take_in(growth: _Growth, status: "JobStatus | None") -> BranchTree:
     tree = growth.base if status is None else _with_items(growth, status)
+    if status is None:
+        st.session_state[_PROBLEM] = (
+            "What came while this page was away is kept for two minutes, and is gone. Generate it again: the same seed "
+            "gives the same text."
+        )
     st.session_state[_TREE] = tree
     st.session_state[_GROWTH] = None
     if tree.branches:

@@ -18,8 +18,10 @@ SHORT_TOKENS = 64
 MAX_TABLE_COLUMNS = 128
 #: Places of a map that answer to a click. A larger map has one for each block of cells, on the block's largest.
 MAX_MARKERS = 2500
-#: Tokens written along a side of a map: more would overlap.
-MAX_LABELS = 40
+#: Tokens written beside and below a map: more would overlap. A text that has a few more is thinned further below, where
+#: a narrow screen has less room.
+MAX_LABELS = {"x": 32, "y": 40}
+FEW_LABELS = 16
 #: Lines from and to one token that are drawn: the strongest.
 MAX_LINES = 24
 #: A BertViz page up to this many bytes is drawn at once, a larger one after a click, a still larger one not at all:
@@ -154,7 +156,8 @@ def map_figure(
         ("x", keys, f"key: the token looked at{note}"),
         ("y", rows, "query: the token that looks"),
     ):
-        some = places[:: -(-len(places) // MAX_LABELS)]
+        most = MAX_LABELS[axis] if axis == "y" or len(places) <= MAX_LABELS[axis] else FEW_LABELS
+        some = places[:: -(-len(places) // most)]
         # Where some are left out, each says its place.
         labels = [(f"{place} " if len(some) < len(places) else "") + text.labels[place] for place in some]
         drawn = style.token_axis(labels, title=title, positions=some)
@@ -307,7 +310,8 @@ def token_profile(found: TokenAttention, *, text: MapText) -> go.Figure:
 def token_lines(found: TokenAttention, *, text: MapText) -> go.Figure:
     """The strongest lines from one token (a query) to what it looks at, and to it (a key) from what looks at it.
 
-    Queries stand on the left, keys on the right, in the order of the text; a line is the stronger the more it carries.
+    Queries stand on the left, keys on the right, in the order of the text; a line is as strong as its weight, relative
+    to the strongest that is drawn.
     """
     paid = _strongest(found.paid)
     received = [place for place in _strongest(found.received) if place != found.position]
@@ -316,14 +320,15 @@ def token_lines(found: TokenAttention, *, text: MapText) -> go.Figure:
     figure = go.Figure()
     links = [(found.position, key, float(found.paid[key]), style.ACCENT) for key in paid]
     links += [(query, found.position, float(found.received[query]), style.SECOND) for query in received]
+    most = max((weight for _, _, weight, _ in links), default=1.0)
     for query, key, weight, colour in links:
         figure.add_trace(
             go.Scatter(
                 x=[0, 1],
                 y=[height[query], height[key]],
                 mode="lines",
-                line={"color": colour, "width": 1 + 7 * weight},
-                opacity=min(1.0, 0.15 + 0.85 * weight),
+                line={"color": colour, "width": 1 + 6 * weight / most},
+                opacity=0.25 + 0.75 * weight / most,
                 hoverinfo="skip",
                 showlegend=False,
             )

@@ -86,7 +86,7 @@ def beam_tree(steps: Sequence["BeamStep"], labels: Sequence[Sequence[str]]) -> g
     """The tree of a beam search: a column a step, in it every candidate, the most probable on top.
 
     `labels` are the labels of each step's candidates' tokens. Lines lead from the beam that a candidate continues;
-    what is not kept ends there.
+    what is not kept ends there. Beside a token stands the log-probability of its text, nats.
     """
     places: list[dict[int, int]] = []
     edges: dict[bool, tuple[list[float | None], list[float | None]]] = {True: ([], []), False: ([], [])}
@@ -106,7 +106,8 @@ def beam_tree(steps: Sequence["BeamStep"], labels: Sequence[Sequence[str]]) -> g
                 f"<br>log-probability of the text {candidate.log_prob:.4f} nats"
                 f"<br>of this token {candidate.token_log_prob:.4f} nats{score}"
             )
-            marks[candidate.state].append((step.index + 1, rank, literal(shorten(name, 12)), hover))
+            beside = f"{literal(shorten(name, 12))} {candidate.log_prob:.1f}"
+            marks[candidate.state].append((step.index + 1, rank, beside, hover))
         places.append(here)
     figure = go.Figure()
     for kept, (xs, ys) in edges.items():
@@ -149,4 +150,4 @@ def beam_tree(steps: Sequence["BeamStep"], labels: Sequence[Sequence[str]]) -> g
         zeroline=False,
     )
     figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
-    return finish(figure, height=max(320, 80 + 30 * deepest))
+    return finish(figure, height=min(720, max(340, 110 + 40 * deepest)))

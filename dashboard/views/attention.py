@@ -90,6 +90,8 @@ show_sources(
     notebook=NOTEBOOK,
 )
 
+if section != "Numbers":
+    job.forget(attention_files.SLOT)  # up to 200 MB
 with section_box:
     picture = st.session_state["attention_picture"]
     if section == "One cell":
@@ -99,10 +101,10 @@ with section_box:
     elif section == "Summaries":
         attention_summaries.draw(
             inputs,
+            view,
             n_layers=facts.n_layers,
             n_heads=facts.n_heads,
             boundary=boundary,
-            scale=view.scale,
             kind=picture,
         )
     elif section == "Compare":

@@ -113,13 +113,6 @@ with settings_column:
         )
         sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
     stop_strings = () if mode == "Beam search" else sampling_sliders.enter_stop_strings("generation")
-    int8 = mode != "Beam search" and st.toggle(
-        "int8: faster, and not quite the model's own numbers",
-        key="generation_int8",
-        persist_state="session",
-        help="Weights and activations of single tokens rounded to whole numbers. Only this page uses it, and only "
-        "where you ask for it.",
-    )
 
 try:
     if mode == "Beam search":
@@ -141,8 +134,7 @@ try:
         )
         with settings_column:
             others = beside.pick(chosen)
-            if int8:
-                int8 = playground.show_int8(inputs.model)
+            int8 = playground.pick_int8(inputs.model)
         drawing = GenerateTask(
             model=inputs.model,
             token_ids=inputs.token_ids,

@@ -55,3 +55,10 @@ def test_any_text_comes_back(cells: list[str]) -> None:
     clean = [cell.encode("utf-8", "replace").decode() for cell in cells]
     assert [row[0] for row in rows] == [neutralise_cell(cell) for cell in clean]
     assert not any(row[0].startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows)
+
+
+def test_notes_stand_before_the_header_one_line_each() -> None:
+    data = csv_bytes(pd.DataFrame({"token": ["a"]}), notes=("model: x\n=1+1", "dtype: float32")).decode(
+        "utf-8-sig"
+    )
+    assert data.splitlines() == ["# model: x =1+1", "# dtype: float32", '"token"', '"a"']

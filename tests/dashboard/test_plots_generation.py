@@ -72,7 +72,7 @@ def test_beam_tree_leads_from_parent_to_child() -> None:
     marks = {trace.name: trace for trace in figure.data[2:]}
     assert list(marks["kept"].x) == [1, 1, 2]
     assert list(marks["kept"].y) == [0, 2, 0]
-    assert marks["kept"].text[0] == "&lt;b&gt;5"
+    assert marks["kept"].text[0] == "&lt;b&gt;5 -2.0"
     assert "score -0.5000" in marks["finished by an end token, among the best"].hovertext[0]
     assert "<b>&lt;b&gt;5</b>, id 5" in marks["kept"].hovertext[0]
     assert list(marks["dropped"].y) == [1]

@@ -154,6 +154,28 @@ def test_two_prompts_are_compared_where_they_align(bundled: LanguageModel) -> No
     assert "12 and 13" in texts(at)
 
 
+def test_a_full_context_is_compared_in_the_windows_chosen() -> None:
+    at = open_page(
+        "attention",
+        prompt=" a" * 512,
+        attention_section="Compare",
+        attention_other_prompt=" a" * 511 + " b",
+        attention_rows="500-511",
+        attention_keys="400-509",
+    )
+    at.button(key="attention_compare_start").click()
+    settle(at.run())
+    assert errors(at) == []
+    found = numbers(chart(at, "attention_compare_difference")["data"][0]["z"])
+    assert found.shape == (12, 110)
+    assert np.nanmax(np.abs(found[:11])) == 0  # the texts differ in the last token only
+    assert np.abs(found[11]).max() > 0
+    at.slider(key="attention_rows").set_value((0, 511))
+    settle(at.run())
+    assert errors(at) == []
+    assert numbers(chart(at, "attention_compare_difference")["data"][0]["z"]).shape == (512, 110)
+
+
 def test_two_models_are_compared_where_they_align(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
 ) -> None:

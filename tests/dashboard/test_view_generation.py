@@ -201,6 +201,10 @@ def test_int8_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No int8 here. The text is computed in float32." in texts(at)
     generate(at)
     assert tree(at).branches[0].precision == "float32"
+    monkeypatch.setattr(dashboard.cache, "int8_machine_problem", lambda: "Not on this machine.")
+    at = open_page("generation")
+    assert "Not on this machine." in texts(at)
+    assert at.toggle(key="generation_int8").disabled
 
 
 def test_other_pages_open_on_the_text() -> None:

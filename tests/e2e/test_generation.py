@@ -11,6 +11,7 @@ from urllib.parse import quote_plus
 import pytest
 import torch
 from playwright.sync_api import Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt_core.catalog import BUNDLED_FOLDER, bundled_model_id
@@ -92,7 +93,7 @@ def test_stop_keeps_what_came(page: Page, server: Server) -> None:
     page.locator(".st-key-generation_stop button").click()
     expect(page.locator(".st-key-generation_stop button")).to_be_disabled(timeout=15_000)
     wait_until_idle(page)
-    assert "stopped" in page.inner_text(TREE)
+    assert "stopped" in page.inner_text(f"{TREE} .tree")
     assert page.locator(f"{TREE} .branch").count() < 8
     assert page.locator(f"{TREE} .token").count() > 0
 
@@ -146,20 +147,27 @@ def test_branches_are_named_compared_exported_and_deleted(page: Page, server: Se
     page.locator("[class*=st-key-generation_name_] input").fill("<b>mine</b>")
     page.keyboard.press("Enter")
     wait_until_idle(page)
-    assert "<b>mine</b>" in page.inner_text(TREE)
-    page.locator(".st-key-generation_compare input").first.click()
-    page.get_by_role("option", name="Text 1").click()
+    assert "<b>mine</b>" in page.inner_text(f"{TREE} .tree")
+    field = page.locator(".st-key-generation_compare input").first
+    field.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # a list closes when the page moves under it
+    entry = page.get_by_role("option", name="Text 1").first
+    for _ in range(10):
+        field.click()
+        with contextlib.suppress(PlaywrightTimeoutError):
+            entry.click(timeout=2000)
+            break
     wait_until_idle(page)
     left, right = (page.locator(f".st-key-generation_compared_{side}") for side in ("left", "right"))
     expect(left.locator('[aria-selected="true"]')).to_have_count(1)
     assert left.locator('[aria-selected="true"]').get_attribute("data-i") == "3"
     assert right.locator('[aria-selected="true"]').get_attribute("data-i") == "3"
     with page.expect_download() as download:
-        page.locator(".st-key-generation_export button").click()
+        page.get_by_role("button", name="Export").click()
     written = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
     assert [b["name"] for b in written["branches"]] == ["Text 1", "Branch 2", "<b>mine</b>"]
     assert [b["parent"] for b in written["branches"]] == [None, 0, 1]
-    page.locator(".st-key-generation_delete button").click()
+    page.get_by_role("button", name="Delete").click()
     expect(page.locator(f"{TREE} .branch")).to_have_count(2)
     wait_until_idle(page)
 
@@ -189,7 +197,7 @@ def test_other_pages_open_on_the_text(page: Page, server: Server) -> None:
 
 def test_settings_side_by_side(page: Page, server: Server, open_page: Callable[..., Page]) -> None:
     visit(page, server, f"{LINK}&generation_seed=7&generation_max_new_tokens=6&generation_temperature=0.5")
-    page.locator(".st-key-generation_beside_add button").click()
+    page.get_by_role("button", name="Put these settings beside").click()
     wait_until_idle(page)
     page.get_by_role("radio", name="Greedy").click()
     wait_until_idle(page)

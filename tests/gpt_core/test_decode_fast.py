@@ -213,15 +213,15 @@ def test_a_machine_without_int8_says_so(bundled: LanguageModel, monkeypatch: pyt
     def missing(*arguments: Any) -> torch.Tensor:
         raise RuntimeError("not here")
 
-    decode_fast._int8_machine_problem.cache_clear()
+    decode_fast.int8_machine_problem.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", missing)
     assert "not here" in int8_problem(bundled, fast_decoder(bundled))
-    decode_fast._int8_machine_problem.cache_clear()
+    decode_fast.int8_machine_problem.cache_clear()
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: torch.zeros(1, b.shape[1], dtype=torch.int32))
     assert "come out wrong" in int8_problem(bundled, fast_decoder(bundled))
     with pytest.raises(UnsupportedError, match="come out wrong"):
         generate_tokens(bundled, [1], GenerationSettings(), precision="int8")
-    decode_fast._int8_machine_problem.cache_clear()
+    decode_fast.int8_machine_problem.cache_clear()
     monkeypatch.undo()
     assert int8_problem(bundled, fast_decoder(bundled)) == ""
 

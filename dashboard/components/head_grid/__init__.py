@@ -115,7 +115,9 @@ def head_grid(
             ),
             on_chosen_change=partial(_take_choice, key, shape, dict(select_into)),
         )
-        st.fragment(_send, run_every=None if stream.ended else INTERVAL)(key, run)
+        _look(stream)
+        more = not stream.ended
+        st.fragment(_send, run_every=INTERVAL if more else None)(key, run, more)
         _selection(
             key=f"{key}_selection",
             data={"grid": key} | asdict(marked),
@@ -209,23 +211,27 @@ def _submit(task: HeadGridTask) -> str:
     return shared_engine().submit(task, session=f"{job.session_id()}/heads", alive=job.alive_check())
 
 
-def _send(key: str, run: str) -> None:
-    """Send the layers that are there; looks no more when all are."""
+def _send(key: str, run: str, more: bool) -> None:
+    """Send the layers that are there; with `more`, those that come, until the last."""
     stream: _Stream = st.session_state[f"_stream_{key}"]
     had_ended = stream.ended
-    if not had_ended:
-        _look(stream)
+    _look(stream)
     model, token_ids = stream.task.model, stream.task.token_ids
     for first, stop in stream.chunks:
         layers = [cache.layer_thumbnails(model, token_ids, layer) for layer in range(first, stop)]
         _cells(key=f"{key}_cells_{first}", data=pack_cells(layers, key=key, run=run), height=1)
     if stream.error is not None:
         show_error(stream.error)
-    if stream.ended and not had_ended:
-        st.rerun()  # the page around this fragment stops it
+    if more and had_ended:
+        # The page around this fragment ends the looking. Not before the browser has said, by looking once more, that
+        # it has the last layers: else they would be sent again.
+        st.rerun()
 
 
 def _look(stream: _Stream) -> None:
+    """See which layers have come since the last look."""
+    if stream.ended:
+        return
     status = shared_engine().poll(stream.job_id)
     if status is None or status.state == "cancelled":  # forgotten, or nobody was there for a while
         stream.job_id = _submit(stream.task)

@@ -12,6 +12,7 @@ const LARGE = 480
 const SMALL = 200
 // Narrower than this, the large picture goes below the grid.
 const WIDE = 720
+const HINT = "A picture only. Point at a cell for its tokens; a click chooses it."
 
 const chunks = (window[Symbol.for("head_grid.chunks")] ??= new Set())
 const selections = (window[Symbol.for("head_grid.selections")] ??= new Map())
@@ -160,6 +161,7 @@ class Grid {
     this.stage = make("div", "stage", this.side)
     this.large = make("canvas", "large", this.stage, { tabindex: "0", role: "application" })
     this.where = make("div", "where", this.side, { "aria-live": "polite" })
+    this.where.textContent = HINT
     this.values = make("dl", "values", this.side)
     this.note = make("p", "note", this.root)
 
@@ -258,9 +260,9 @@ class Grid {
     this.board.setAttribute("aria-label", `All heads: ${frame.n_layers} layers of ${frame.n_heads} heads`)
     const { step } = frame
     this.note.textContent =
-      "A picture only, 8 bits a cell" +
-      (step > 1 ? `; each cell is the largest weight of ${step} × ${step}` : "") +
-      ". The numbers are on the page, in full precision. Rows look (queries), columns are looked at (keys)."
+      "Pictures only, 8 bits a cell" +
+      (step > 1 ? `, each the largest weight of ${step} × ${step}` : "") +
+      ": no number is read from them. Rows look (queries), columns are looked at (keys)."
     this.arrange()
   }
 
@@ -282,7 +284,8 @@ class Grid {
       order.sort((a, b) => (rank(a) === rank(b) ? a - b : rank(a) - rank(b)))
     }
     this.order = order
-    this.definition.textContent = measure?.definition ?? ""
+    this.definition.textContent =
+      (measure?.definition ?? "") + (this.sorted ? " Beside each picture: layer.head." : "")
     this.definition.hidden = measure === null
     this.fillBoard()
     this.layOut(true)
@@ -621,6 +624,7 @@ class Grid {
     if (cell?.query === this.over?.query && cell?.key === this.over?.key) return
     this.over = cell
     this.where.replaceChildren()
+    if (!cell) this.where.textContent = HINT
     if (cell) {
       for (const [role, position] of [
         ["query", cell.query],
