@@ -109,26 +109,26 @@ def direct_contributions(
             [alone.flatten(1), torch.zeros(1, n_heads * d_value).to(outputs), outputs.reshape(1, -1)]
         )
         with torch.inference_mode():
-            written = writers.projection(rows[None])[0].double()
-        bias, whole = written[-2], written[-1]
-        parts = written[:-2] - bias
+            written = writers.projection(rows[None])[0].cpu()
+        parts, bias, whole = written[:-2].double(), written[-2].double(), written[-1].double()
+        parts -= bias
         if writers.post_norm is not None:
-            post = freeze_norm(writers.post_norm, whole.float())
+            post = freeze_norm(writers.post_norm, written[-1].to(lm.device))
             parts, bias = post.apply(parts), post.apply(bias) + post.bias
             whole = parts.sum(dim=0) + bias
-        added = (trace.residual[layer + 1, position] - trace.residual[layer, position]).to(lm.device).double()
-        heads[layer] = share(writers.factor * parts).cpu().numpy()
+        added = (trace.residual[layer + 1, position] - trace.residual[layer, position]).double()
+        heads[layer] = share(writers.factor * parts).numpy()
         rest += float(share(writers.factor * bias))
         mlps[layer] = float(share(added - writers.factor * whole))
-    entering = trace.residual[0, position].to(lm.device)
-    placed = None if trace.position_vectors is None else trace.position_vectors[position].to(lm.device)
+    entering = trace.residual[0, position].double()
+    placed = None if trace.position_vectors is None else trace.position_vectors[position].double()
     found = DirectContributions(
         position=position,
         token_id=token_id,
         versus_id=versus_id,
         heads=heads,
         mlps=mlps,
-        token_embedding=float(share(entering if placed is None else entering.double() - placed.double())),
+        token_embedding=float(share(entering if placed is None else entering - placed)),
         position_embedding=0.0 if placed is None else float(share(placed)),
         rest=rest,
         logit=logit,
@@ -156,8 +156,8 @@ def _read_head(
         raise UnsupportedError(f"The head of {lm.model_id.name} is no matrix, so no contribution is shown.")
     bias = getattr(head, "bias", None)
     with torch.inference_mode():
-        logits = apply_head(lm.network, hidden)[0].double()
-        plain = (hidden @ weight.T)[0].double() + (0 if bias is None else bias.double())
+        logits = apply_head(lm.network, hidden)[0].cpu().double()
+        plain = (hidden @ weight.T)[0].cpu().double() + (0 if bias is None else bias.cpu().double())
     config = lm.network.config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None) or None
     scale = 1.0 if cap else float((plain * logits).sum() / (plain * plain).sum().clamp(min=1e-300))
@@ -167,10 +167,10 @@ def _read_head(
         raise UnsupportedError(
             f"The head of {lm.model_id.name} is no matrix with a scale or a cap, so no contribution is shown."
         )
-    direction, offset = weight[token_id].double(), 0.0 if bias is None else float(bias[token_id])
+    direction, offset = weight[token_id].cpu().double(), 0.0 if bias is None else float(bias[token_id])
     logit = float(plain[token_id]) if cap else float(logits[token_id])
     if versus_id is not None:
-        direction = direction - weight[versus_id].double()
+        direction = direction - weight[versus_id].cpu().double()
         offset -= 0.0 if bias is None else float(bias[versus_id])
         logit -= float(plain[versus_id]) if cap else float(logits[versus_id])
     return scale * direction, scale * offset, logit, cap

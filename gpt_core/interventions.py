@@ -17,6 +17,7 @@ import torch
 
 from gpt_core.capture import Plan, apply_head, head_outputs, interruptible, intervening
 from gpt_core.errors import InputError, UnsupportedError
+from gpt_core.predictions import kl_bits, position_chunks
 from gpt_core.trace import Trace, check_token_ids, logits_at, trace_tokens
 from gpt_core.validation import check_integer
 
@@ -38,8 +39,6 @@ REFERENCE_TEXT = (
 )
 #: Longest greedy continuation that is compared.
 MAX_NEW_TOKENS = 60
-
-_LN2 = float(np.log(2.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,22 +184,31 @@ class PredictionChange:
     """`(k,)` float32, with parts replaced."""
     logit_differences: np.ndarray
     """`(k,)` float32, changed minus intact."""
-    kl_bits: float
-    """Bits that the changed model loses on what the intact one expects: KL(intact || changed)."""
+    kl_bits: np.ndarray
+    """`(n_tokens,)` float32: at every position, the bits that the changed model loses on what the intact one expects
+    next, KL(intact || changed)."""
 
     def __post_init__(self) -> None:
         arrays = (self.token_ids, self.probs, self.changed_probs, self.logit_differences)
         assert len({array.shape for array in arrays}) == 1
-        for array in arrays:
+        for array in (*arrays, self.kl_bits):
             array.setflags(write=False)
 
 
 def compare_predictions(
-    lm: LanguageModel, intact: Trace, changed: Trace, *, position: int, k: int = 10
+    lm: LanguageModel,
+    intact: Trace,
+    changed: Trace,
+    *,
+    position: int,
+    k: int = 10,
+    control: Control | None = None,
 ) -> PredictionChange:
-    """What both traces of one text expect after `position`: the `k` most probable tokens of each.
+    """What both traces of one text expect after `position`: the `k` most probable tokens of each; and how far they are
+    from each other everywhere.
 
-    Raises InputError (position or k out of range) and UnsupportedError (logits cannot be rebuilt).
+    Raises InputError (position or k out of range), UnsupportedError (logits cannot be rebuilt), and what `control`
+    raises.
     """
     assert intact.token_ids == changed.token_ids, "two traces of one text are compared"
     check_integer("k", k, low=1, high=lm.geometry.vocab_size)
@@ -210,13 +218,18 @@ def compare_predictions(
     best = {int(i) for row in logits for i in np.argpartition(-row, k - 1)[:k]}
     ids = np.array(sorted(best, key=lambda i: -max(log_probs[0, i], log_probs[1, i])), dtype=np.int64)
     probs = np.exp(log_probs)
+    distances = np.zeros(intact.n_tokens, dtype=np.float32)
+    for rows in position_chunks(intact.n_tokens, lm.geometry.vocab_size):
+        if control is not None:
+            control.check()
+        distances[rows.start : rows.stop] = kl_bits(logits_at(lm, intact, rows), logits_at(lm, changed, rows))
     return PredictionChange(
         position=position,
         token_ids=ids,
         probs=probs[0, ids].astype(np.float32),
         changed_probs=probs[1, ids].astype(np.float32),
         logit_differences=(logits[1, ids] - logits[0, ids]).astype(np.float32),
-        kl_bits=max(0.0, float(probs[0] @ (log_probs[0] - log_probs[1])) / _LN2),
+        kl_bits=distances,
     )
 
 

@@ -136,7 +136,7 @@ def position_table(lm: LanguageModel, trace: Trace, *, control: Control | None =
     predicted_probs, entropies = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
     probs, surprisals = np.full(n, np.nan, dtype=np.float32), np.full(n, np.nan, dtype=np.float32)
     ranks = np.zeros(n, dtype=np.int64)
-    for rows in _chunks(n, lm.geometry.vocab_size):
+    for rows in position_chunks(n, lm.geometry.vocab_size):
         if control is not None:
             control.check()
             control.report(rows.start / n, f"Position {rows.start} of 0–{n - 1}")
@@ -185,7 +185,7 @@ def logit_lens(
     probs, entropies, kl = (np.zeros((n_rows, n_columns), dtype=np.float32) for _ in range(3))
     final_ranks = np.zeros((n_rows, n_columns), dtype=np.int64)
     done = 0
-    chunks = list(_chunks(n_columns, lm.geometry.vocab_size))
+    chunks = list(position_chunks(n_columns, lm.geometry.vocab_size))
     for part in chunks:
         here = slice(part.start, part.stop)
         where = slice(columns.start + part.start, columns.start + part.stop)
@@ -207,7 +207,7 @@ def logit_lens(
             probs[row, here] = np.exp(read.best_log_probs)
             final_ranks[row, here] = read.ranks
             if row < n_rows - 1:
-                kl[row, here] = _kl_bits(final, logits)
+                kl[row, here] = kl_bits(final, logits)
     return LogitLens(
         positions=tuple(columns),
         token_ids=token_ids,
@@ -348,8 +348,9 @@ def _read_logits(logits: np.ndarray, token_ids: np.ndarray) -> _Reading:
     )
 
 
-def _kl_bits(final: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """KL(final || logits), bits, of rows of logits `(n, vocab_size)`: `(n,)`. NumPy's sums, as in `_read_logits`."""
+def kl_bits(final: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """KL(final || logits), bits, of rows of logits `(n, vocab_size)`: `(n,)` float64. NumPy's sums, as in
+    `_read_logits`."""
     kl = np.empty(len(logits), dtype=np.float64)
     for start in range(0, len(logits), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -373,7 +374,7 @@ def _largest(logits: np.ndarray, k: int) -> np.ndarray:
     return largest
 
 
-def _chunks(n: int, vocab_size: int) -> Iterator[range]:
+def position_chunks(n: int, vocab_size: int) -> Iterator[range]:
     """Blocks of positions whose logits fit in _CHUNK_BYTES."""
     step = max(1, _CHUNK_BYTES // (4 * vocab_size))
     for start in range(0, n, step):

@@ -81,13 +81,13 @@ def gradient_times_input(
         vectors = lm.anatomy.token_embedding(batch).detach().clone().requires_grad_(True)
         log_probs = _log_probs(lm, vectors, len(ids))
         (gradient,) = torch.autograd.grad(log_probs[token_id], vectors)
-    scores = (gradient[0].double() * vectors[0].detach().double()).sum(dim=-1)
+    scores = (gradient[0].cpu().double() * vectors[0].detach().cpu().double()).sum(dim=-1)
     return Saliency(
         method="gradient",
         position=position,
         token_id=token_id,
         log_prob=float(log_probs[token_id].detach()),
-        scores=scores.cpu().numpy().astype(np.float32),
+        scores=scores.numpy().astype(np.float32),
     )
 
 
@@ -107,7 +107,7 @@ def _log_probs(lm: LanguageModel, vectors: torch.Tensor, n_tokens: int) -> torch
         raise UnsupportedError(
             f"No gradient reaches the embeddings of {lm.model_id.name}. Use leave-one-out."
         )
-    log_probs: torch.Tensor = logits.double().log_softmax(dim=-1)
+    log_probs: torch.Tensor = logits.cpu().double().log_softmax(dim=-1)
     return log_probs
 
 
@@ -153,8 +153,8 @@ def _last_log_probs(
         hidden = lm.anatomy.decoder(input_ids=torch.tensor(texts, device=lm.device), use_cache=False)[0][
             :, -1
         ]
-        logits = apply_head(lm.network, hidden).double()
-        return np.asarray(logits.log_softmax(dim=-1)[:, token_id].cpu().numpy())
+        logits = apply_head(lm.network, hidden).cpu().double()
+        return np.asarray(logits.log_softmax(dim=-1)[:, token_id].numpy())
 
 
 def _check(lm: LanguageModel, token_ids: Sequence[int], position: int, token_id: int) -> tuple[int, ...]:

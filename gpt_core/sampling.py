@@ -343,7 +343,7 @@ def entropy_bits(probs: np.ndarray) -> float:
     """Shannon entropy of probabilities `(vocab_size,)`, in bits; tokens with probability 0 add nothing."""
     positive = probs[probs > 0]
     # Half a millionth of a bit of rounding would otherwise show as a negative entropy where one token has it all.
-    return max(0.0, -float(np.dot(positive, np.log2(positive, dtype=np.float64))))
+    return max(0.0, -float((positive * np.log2(positive, dtype=np.float64)).sum()))
 
 
 def draw_token(probs: torch.Tensor, generator: torch.Generator) -> int:

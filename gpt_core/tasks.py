@@ -456,7 +456,7 @@ class AblateTask(ModelTask):
 
         intact = trace_tokens(lm, self.token_ids, control=control)
         changed = trace_tokens(lm, self.token_ids, interventions=self.interventions, control=control)
-        return compare_predictions(lm, intact, changed, position=self.position, k=self.k)
+        return compare_predictions(lm, intact, changed, position=self.position, k=self.k, control=control)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,10 @@ class LayerWriters:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class FrozenNorm:
-    """A norm as the linear map that it is for one vector, its scale held at that vector's: y -> gain * (y - mean)."""
+    """A norm as the linear map that it is for one vector, its scale held at that vector's: y -> gain * (y - mean).
+
+    On the CPU, wherever the norm is.
+    """
 
     gain: torch.Tensor
     """`(d_model,)` float64: the learned gain times the scale."""
@@ -51,7 +54,7 @@ class FrozenNorm:
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """The linear part, without the bias, of `(…, d_model)`: float64."""
-        vectors = vectors.double()
+        vectors = vectors.cpu().double()
         if self.centred:
             vectors = vectors - vectors.mean(dim=-1, keepdim=True)
         return vectors * self.gain
@@ -90,7 +93,7 @@ def find_writers(network: PreTrainedModel, anatomy: Anatomy) -> tuple[LayerWrite
         raise UnsupportedError(_sentence(network, "not every block has heads"))
     found = []
     for layer, calls in enumerate(seen):
-        added = recording.block_outputs[layer] - recording.block_inputs[layer]
+        added = (recording.block_outputs[layer] - recording.block_inputs[layer]).cpu()
         scale = max(1.0, float(recording.block_outputs[layer].abs().max()))
         order = {id(module): place for place, module in enumerate(anatomy.blocks[layer].modules())}
         calls.sort(key=lambda call: order[id(call.module)])  # what holds others comes before them
@@ -104,9 +107,8 @@ def _note(
     given = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
     gave = output[0] if isinstance(output, (tuple, list)) and output else output
     if given is not None and isinstance(gave, torch.Tensor):
-        calls.append(
-            _Seen(module, given.reshape(-1, given.shape[-1]) if given.dim() else given, gave.detach())
-        )
+        # On the CPU: not every device knows float64.
+        calls.append(_Seen(module, given.detach().cpu(), gave.detach().cpu()))
 
 
 def _find_layer(
@@ -116,7 +118,7 @@ def _find_layer(
     added: torch.Tensor,
     scale: float,
 ) -> LayerWriters:
-    heads = head_outputs(capture).flatten(1)
+    heads = head_outputs(capture).flatten(1).cpu()
     writing = [
         call
         for call in calls
@@ -168,11 +170,11 @@ def freeze_norm(norm: torch.nn.Module, vector: torch.Tensor) -> FrozenNorm:
         probe = torch.ones_like(vector)
         probe[1::2] = -1
         stack = torch.stack([torch.zeros_like(vector), probe, vector])
-        nothing, probed, normed = (row.double() for row in norm(stack[None])[0])
-    value, whole = vector.double(), normed - nothing
+        nothing, probed, normed = (row.cpu().double() for row in norm(stack[None])[0])
+    value, whole, probe = vector.cpu().double(), normed - nothing, probe.cpu().double()
     for centred in (False, True):
         off = 1.0 if centred else 0.0
-        shape = (probed - nothing) / (probe.double() - off * probe.double().mean())
+        shape = (probed - nothing) / (probe - off * probe.mean())
         line = shape * (value - off * value.mean())
         size = float((line * whole).sum() / (line * line).sum().clamp(min=1e-300))
         if float((size * line - whole).abs().max()) <= 1e-5 * max(1.0, float(whole.abs().max())):

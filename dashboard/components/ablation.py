@@ -1,5 +1,6 @@
 """Switch parts of the model off, or let them give something else, and see what becomes of the prediction."""
 
+import dataclasses
 from typing import cast
 
 import streamlit as st
@@ -8,6 +9,7 @@ from dashboard import cache
 from dashboard.components import job, link
 from dashboard.components.message import show_error, show_problem
 from dashboard.components.prompt import Inputs
+from dashboard.components.token_strip import token_strip
 from dashboard.plots import predictions as plots
 from gpt_core.errors import GptCoreError, InputError
 from gpt_core.interventions import (
@@ -44,7 +46,9 @@ def draw(page: str, inputs: Inputs, *, position: int) -> None:
     task = AblateTask(
         model=inputs.model, token_ids=inputs.token_ids, interventions=interventions, position=position
     )
-    if not job.holds("ablate", task):
+    held = job.task_in("ablate")
+    # Another position of what was run already: nothing has to run again.
+    if held is None or dataclasses.replace(held, position=position) != task:
         st.button(
             "Run with these parts replaced",
             key=f"{page}_ablate",
@@ -62,8 +66,24 @@ def draw(page: str, inputs: Inputs, *, position: int) -> None:
         alt="Next-token probabilities with and without the parts",
     )
     st.text(
-        f"KL divergence from the model as it is, after position {position}: {found.kl_bits:.4f} bits. "
+        f"KL divergence from the model as it is, after position {position}: {found.kl_bits[position]:.4f} bits. "
         "0 would mean that nothing changed."
+    )
+    largest = float(found.kl_bits.max())
+    st.caption(
+        "The same after every token, the stronger the colour the more the prediction changed "
+        f"(largest: {largest:.3f} bits). Click a token to look there."
+    )
+    token_strip(
+        inputs.labels,
+        key=f"{page}_change_strip",
+        ids=inputs.token_ids,
+        values=found.kl_bits / max(largest, 1e-9),
+        scale="sequential",
+        hover=[f"the prediction after it changed by {bits:.4f} bits (KL)" for bits in found.kl_bits],
+        selected=position,
+        select_into=f"{page}_position",
+        name="The prompt, coloured by how much the prediction changed",
     )
     _continue(page, inputs, interventions)
 
@@ -81,7 +101,7 @@ def _choose(page: str, inputs: Inputs, facts: cache.ModelFacts) -> Interventions
         return words.split()
 
     nothing: list[str] = []
-    link.restore(key, nothing, read, allowed="parts such as 3.1_4.mlp")
+    link.restore(key, nothing, read, allowed="parts such as 3.1_4.mlp", instead="no part")
     options = [
         *(f"{layer}.{head}" for layer in range(facts.n_layers) for head in range(facts.n_heads)),
         *(f"{layer}.*" for layer in range(facts.n_layers)),

@@ -18,10 +18,13 @@ MAX_LINK_BYTES = 8_192
 _PLAIN = re.compile(r"-?[\w.]{1,20}")
 
 
-def restore(key: str, default: T, read: Callable[[str], T | None], *, allowed: str) -> None:
+def restore(
+    key: str, default: T, read: Callable[[str], T | None], *, allowed: str, instead: str = ""
+) -> None:
     """Put the link's value of `key` into the session when it is first met, else `default`.
 
-    `read` gives None for a text that is no possible value; `allowed` says in words what is.
+    `read` gives None for a text that is no possible value; `allowed` says in words what is, and `instead` what
+    `default` is where it does not say so itself.
     """
     if key in st.session_state:
         return
@@ -30,7 +33,8 @@ def restore(key: str, default: T, read: Callable[[str], T | None], *, allowed: s
     if value is None:
         notice(
             key,
-            f"The link asks for {_quote(written[-1])} here. Possible: {allowed}. Shown instead: {default}.",
+            f"The link asks for {_quote(written[-1])} here. Possible: {allowed}. "
+            f"Shown instead: {instead or default}.",
         )
         value = default
     st.session_state[key] = value

@@ -40,7 +40,12 @@ def draw(
         chosen[stage] = _slider(page, stage)
     others = [stage for stage in stages if stage not in FIRST]
     if first and (others or model is not None):
-        with st.expander("Bias, penalties and typical-p", key=f"{page}_more_sampling"):
+        # Open where a link, or what was chosen before, has something in there.
+        at_work = f"{page}_logit_bias" in st.query_params or any(
+            st.query_params.get(f"{page}_{stage}", "") not in ("", f"{SETTING_RANGES[stage].default:.10g}")
+            for stage in others
+        )
+        with st.expander("Bias, penalties and typical-p", key=f"{page}_more_sampling", expanded=at_work):
             if model is not None:
                 chosen["logit_bias"] = _enter_bias(page, model)
             for stage in others:
@@ -112,12 +117,12 @@ def _restore_arrangement(page: str) -> None:
         return names if set(names) <= set(STAGES) else None
 
     no_stages: tuple[str, ...] = ()
-    ways: tuple[tuple[str, tuple[str, ...], Callable[[str], tuple[str, ...] | None], str], ...] = (
-        (f"{page}_order", STAGES, read_order, "each stage once"),
-        (f"{page}_off", no_stages, read_off, "names of stages"),
+    ways: tuple[tuple[str, tuple[str, ...], Callable[[str], tuple[str, ...] | None], str, str], ...] = (
+        (f"{page}_order", STAGES, read_order, "each stage once", "the order of generate"),
+        (f"{page}_off", no_stages, read_off, "names of stages", "all switched on"),
     )
-    for key, default, read, allowed in ways:
-        link.restore(key, default, read, allowed=allowed)
+    for key, default, read, allowed, instead in ways:
+        link.restore(key, default, read, allowed=allowed, instead=instead)
         link.show_notice(key)
         link.publish(key, ",".join(st.session_state[key]) or None)
 
@@ -134,7 +139,7 @@ def _enter_bias(page: str, model: str) -> tuple[tuple[int, float], ...]:
             return None
 
     none: tuple[tuple[int, float], ...] = ()
-    link.restore(key, none, read, allowed="pairs such as 262:-5_11:2.5")
+    link.restore(key, none, read, allowed="pairs such as 262:-5_11:2.5", instead="no bias")
     vocab_size = cache.geometry(model).vocab_size
     kept = tuple(pair for pair in st.session_state[key] if pair[0] < vocab_size)
     if kept != st.session_state[key]:

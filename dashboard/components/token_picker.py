@@ -82,7 +82,13 @@ def pick_tokens(
         found = [_read_link(key, part, vocab_size) for part in text.split("-")]
         return [part for part in found if part] if None not in found and len(found) <= most else None
 
-    link.restore(key, default, read, allowed=f"at most {most} token ids below {vocab_size}, as 11-262")
+    link.restore(
+        key,
+        default,
+        read,
+        allowed=f"at most {most} token ids below {vocab_size}, as 11-262",
+        instead="the most probable",
+    )
     if not st.session_state.get(f"_chosen_{key}") or not st.session_state[key]:
         st.session_state[key] = default
     found = [cache.token_by_text(model, str(written)) for written in st.session_state[key]]

@@ -308,6 +308,10 @@ else:
         )
     else:
         mattered = job.run(task, slot="saliency", message="Measuring.")
+        if np.isnan(mattered.scores).all():
+            st.caption(
+                "Without its only token, no text is left to read. Choose a later position, or the gradient."
+            )
         st.plotly_chart(
             plots.saliency_bars(mattered, labels=inputs.labels, token_ids=inputs.token_ids),
             key="predictions_saliency",

@@ -149,7 +149,7 @@ def test_change_and_saliency_show_their_numbers() -> None:
         probs=np.array([0.5, 0.25], dtype=np.float32),
         changed_probs=np.array([0.125, 0.75], dtype=np.float32),
         logit_differences=np.array([-1, 1], dtype=np.float32),
-        kl_bits=0.5,
+        kl_bits=np.array([0.5, 0.25], dtype=np.float32),
     )
     intact, changed = change_bars(change, labels=["a", "a"]).data
     assert list(intact.x) == [0.5, 0.25]

@@ -172,6 +172,10 @@ def test_parts_are_replaced_on_a_click_and_compared(passes: list[int], bundled: 
     assert len(passes) == 3  # the reference text, and the text with the parts replaced
     assert "a day at the market" in texts(at)
     assert "bits. 0 would mean that nothing changed" in texts(at)
+    at.selectbox(key="predictions_position").select(3)
+    settle(at.run())
+    assert "as it is, after position 3:" in texts(at)
+    assert len(passes) == 3  # looking at another position runs nothing again
     at.button(key="predictions_ablate_continue").click()
     settle(at.run())
     assert errors(at) == []
