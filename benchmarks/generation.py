@@ -12,7 +12,7 @@ that a token reads; best of 5. What is generated is random for random weights; g
 `page_overhead` is what the dashboard costs: the rate that the Generation page itself shows in Chromium, against the
 bare loop in a thread of its own, on GPT-2 small's geometry.
 
-    python benchmarks/generation.py [--quick] [--part gpt2] [--smollm2 FOLDER] [--peers-python PYTHON]
+    python benchmarks/generation.py [--quick] [--part gpt2] [--length 16] [--smollm2 FOLDER] [--peers-python PYTHON]
 """
 
 import argparse
@@ -400,6 +400,9 @@ def main() -> None:
     parser.add_argument("--smollm2", type=Path, default=os.environ.get("SMOLLM2"))
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"))
     parser.add_argument("--part", choices=PARTS, action="append", help="only this (may be repeated)")
+    parser.add_argument(
+        "--length", type=int, choices=(16, 512), action="append", help="only this prompt length"
+    )
     options = parser.parse_args()
     parts: list[str] = ["gpt2"] if QUICK else options.part or list(PARTS)
     lengths = (16,) if QUICK else (16, 512)

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from gpt_core.reading import Precision
 
 SLOT = "generation"
-#: Seconds between looks at a running generation: often enough to read along, seldom enough to cost it little.
-INTERVAL = 0.4
+#: Seconds between looks at a running generation: often enough to read along, seldom enough that drawing costs the
+#: model little (`page_overhead` in benchmarks/generation.py).
+INTERVAL = 0.6
 _TREE, _GROWTH, _ROWS = "_generation_tree", "_generation_growth", "_generation_rows"
 _PROBLEM, _FOCUS, _NOW = "_generation_problem", "_generation_focus", "_generation_now"
 _CLICKED = "_generation_clicked"

@@ -147,15 +147,16 @@ def test_branches_are_named_compared_exported_and_deleted(page: Page, server: Se
     page.locator("[class*=st-key-generation_name_] input").fill("<b>mine</b>")
     page.keyboard.press("Enter")
     wait_until_idle(page)
-    assert "<b>mine</b>" in page.inner_text(f"{TREE} .tree")
+    expect(page.locator(f"{TREE} .branch").nth(2)).to_contain_text("<b>mine</b>")
+    wait_until_idle(page)
     field = page.locator(".st-key-generation_compare input").first
     field.scroll_into_view_if_needed()
     page.wait_for_timeout(500)  # a list closes when the page moves under it
     entry = page.get_by_role("option", name="Text 1").first
-    for _ in range(10):
+    for _ in range(5):
         field.click()
         with contextlib.suppress(PlaywrightTimeoutError):
-            entry.click(timeout=2000)
+            entry.click(timeout=5000)
             break
     wait_until_idle(page)
     left, right = (page.locator(f".st-key-generation_compared_{side}") for side in ("left", "right"))

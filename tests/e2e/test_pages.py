@@ -35,7 +35,9 @@ def test_hostile_text_stays_text(page: Page, server: Server, name: str) -> None:
         page.frame_locator("iframe").first.locator("svg").first.wait_for(timeout=30_000, state="attached")
     if name in {"generation", "few_shot"}:
         page.locator(f".st-key-{name}_start button").click()
-        page.locator("[class*=_sequence_0]").first.wait_for(timeout=60_000)
+        page.locator("[class*=_sequence_0], .st-key-generation_tree_box .token").first.wait_for(
+            timeout=60_000
+        )
         expect(page.locator(f".st-key-{name}_stop button")).to_be_disabled(timeout=60_000)
         wait_until_idle(page)
     for label in ("How is this computed?", "Show me the code"):
@@ -60,7 +62,7 @@ def test_two_readers_do_not_disturb_each_other(open_page: Callable[..., Page], s
     first, second = open_page(), open_page()
     visit(first, server, "generation?generation_max_new_tokens=300&generation_n_sequences=4")
     first.locator(".st-key-generation_start button").click()
-    expect(first.locator(".st-key-generation_sequence_0")).to_be_visible(timeout=30_000)
+    expect(first.locator(".st-key-generation_tree_box .token").first).to_be_visible(timeout=30_000)
     visit(second, server, "predictions?prompt=Someone+else+asks+meanwhile", timeout=30)
     assert plotted(second, "predictions_bars", "x")
     expect(first.locator(".st-key-generation_stop button")).to_be_enabled()
