@@ -7,7 +7,8 @@ and in int8, `model.generate`, the pipeline, and ctranslate2 and llama-cpp-pytho
 (PEERS_PYTHON or `--peers-python`; llama.cpp also needs LLAMA_GGUF).
 
 The limit is this machine's: one sweep over the model's own matrices, each times one vector, plus the keys and values
-that a token reads; best of 5. Ratios are medians of those within a round. What is generated is random for random weights; greedy, so that all do the same work.
+that a token reads; best of 5. Ratios are medians of those within a round. What is generated is random for random
+weights; greedy, so that all do the same work.
 
 `page_overhead` is what the dashboard costs: the rate that the Generation page itself shows in Chromium, against the
 bare loop in a thread of its own, on GPT-2 small's geometry.
