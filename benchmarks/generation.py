@@ -59,7 +59,7 @@ from gpt_core.model import LanguageModel, wrap_network  # noqa: E402
 from gpt_core.reading import key_value_bytes  # noqa: E402
 
 QUICK = "--quick" in sys.argv
-NEW_TOKENS = 32 if QUICK else 64
+NEW_TOKENS = 16 if QUICK else 64
 REPEATS = 5
 PARTS = ("gpt2", "smollm2", "peers", "page")
 GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
