@@ -137,7 +137,7 @@ def slider_ms(page: Page, server: Server) -> list[float]:
               })
             }"""
         )
-        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft" if move % 2 else "ArrowRight")  # there is no end to run into
         seconds = page.evaluate("window.__repainted")
         if move:
             times.append(seconds)

@@ -452,6 +452,8 @@ def _rename(number: int) -> None:
         return
     try:
         st.session_state[_TREE] = tree.renamed(number, st.session_state[f"generation_name_{number}"])
+        # A list's choice travels as the text of its entry, which is another one now: choose it anew.
+        st.session_state[_FOCUS] = number
         st.session_state.pop(_PROBLEM, None)
     except GptCoreError as error:
         st.session_state[_PROBLEM] = str(error)
