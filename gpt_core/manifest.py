@@ -1,74 +1,54 @@
-"""The sha256 of every file of a model folder, written once and checked before the model is used.
+"""A model folder's files with their sha256: written when the folder is made, checked when it is opened."""
 
-The list is `sha256sums`, in the format of the command of that name: `sha256sum -c sha256sums` checks it too.
-"""
-
-from __future__ import annotations
-
+import functools
 import hashlib
-import re
+import json
 from pathlib import Path
 
 from gpt_core.errors import ModelLoadError
 
-MANIFEST_NAME = "sha256sums"
-_LINE = re.compile(r"^([0-9a-f]{64})  ([^/\\\n\0]+)$", re.MULTILINE)
-_REMEDY = "Copy the folder again from where you got it, or clone the project again."
+MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the sha256 of every file of the folder, by name, into `sha256sums`."""
-    digests = {file.name: _sha256(file) for file in _files(folder)}
-    (folder / MANIFEST_NAME).write_bytes(_format(digests).encode())
+    """Write the sha256 of each file of `folder` into its manifest."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+    sums = {file.name: _sha256(file) for file in files}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=2) + "\n", "utf-8")
 
 
 def verify_manifest(folder: Path) -> None:
-    """Compare every file that `sha256sums` names with its sha256.
+    """ModelLoadError where a file of `folder` is missing or is not the one that its manifest lists.
 
-    Files that it does not name are left alone. Raises ModelLoadError: no or no readable list, a file that is
-    missing or cannot be read, a file with other bytes.
+    A file that has not changed since it was last checked is not read again.
     """
-    for name, expected in _read_manifest(folder).items():
+    remedy = "Get it again: fetch the project anew if the model came with it, else delete the model and download it."
+    try:
+        sums = json.loads((folder / MANIFEST).read_text("utf-8"))["sha256"]
+        listed = {str(name): str(digest) for name, digest in sums.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelLoadError(f"{MANIFEST} of {folder.name} is missing or damaged. {remedy}") from error
+    for name, digest in listed.items():
+        file = folder / name
         try:
-            found = _sha256(folder / name)
-        except FileNotFoundError as error:
-            raise ModelLoadError(f"{name} of {folder.name} is missing. {_REMEDY}") from error
+            stat = file.stat()
+            found = _kept_sha256(str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         except OSError as error:
             raise ModelLoadError(
-                f"{name} of {folder.name} cannot be read ({error.strerror}). {_REMEDY}"
+                f"{name} of {folder.name} cannot be read ({error.strerror}). {remedy}"
             ) from error
-        if found != expected:
+        if found != digest:
             raise ModelLoadError(
-                f"{name} of {folder.name} is not the file that it should be: its sha256 begins with {found[:12]}, "
-                f"that in {MANIFEST_NAME} with {expected[:12]}. {_REMEDY}"
+                f"{name} of {folder.name} is not the file that was published: its sha256 begins with {found[:12]} "
+                f"instead of {digest[:12]}. {remedy}"
             )
 
 
-def _read_manifest(folder: Path) -> dict[str, str]:
-    """The sha256 of each file name."""
-    damaged = ModelLoadError(f"{MANIFEST_NAME} of {folder.name} is missing or damaged. {_REMEDY}")
-    try:
-        content = (folder / MANIFEST_NAME).read_bytes()
-        expected = {name: digest for digest, name in _LINE.findall(content.decode())}
-    except (OSError, UnicodeDecodeError) as error:
-        raise damaged from error
-    if not expected or content != _format(expected).encode():
-        raise damaged
-    return expected
-
-
-def _format(digests: dict[str, str]) -> str:
-    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.is_file() and file.name != MANIFEST_NAME and not file.name.startswith(".")
-    )
+@functools.lru_cache(maxsize=256)
+def _kept_sha256(file: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    return _sha256(Path(file))
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

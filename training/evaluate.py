@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from gpt_core.attention import all_attention_maps
-from gpt_core.catalog import bundled_model_id
+from gpt_core.catalog import ModelId, bundled_model_id
 from gpt_core.decoding import GenerationSettings, SamplingSettings
 from gpt_core.generation import generate_tokens
 from gpt_core.model import LanguageModel, load_model, wrap_network
 from gpt_core.trace import trace_tokens
-from training import fewshot, prepare, stories
+from training import fewshot, prepare
 from training.overlap import LABELLED_FILES, SENTENCES_FILE, read_labelled, split_labelled
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ def describe_proportion(hits: Sequence[bool]) -> dict[str, Any]:
 # --- the heads
 
 
-def trained_ids() -> np.ndarray:
-    """`(n,)`: the ids that the bundled model's text held at least once."""
-    bits = base64.b64decode(json.loads(FACTS_FILE.read_text())["trained_ids"])
+def known_ids(kind: str) -> np.ndarray:
+    """`(n,)`: the ids that the bundled model's text held at least once ("trained_ids"), or the 10,240 most frequent
+    of them, which took part in every softmax ("frequent_ids")."""
+    bits = base64.b64decode(json.loads(FACTS_FILE.read_text())[kind])
     return np.flatnonzero(np.unpackbits(np.frombuffer(bits, dtype=np.uint8)))
 
 
@@ -126,7 +127,7 @@ def random_control(lm: LanguageModel) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: PreTrainedModel = type(lm.network)(lm.network.config)  # type: ignore[arg-type]
-    return wrap_network(network, lm.tokenizer, model_id=lm.model_id)
+    return wrap_network(network, lm.tokenizer, model_id=ModelId("local", "random weights"))
 
 
 def describe_heads(scores: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -245,7 +246,7 @@ def row_losses(lm: LanguageModel, stream: np.ndarray) -> tuple[float, float]:
     """Mean loss (nats per token) over all rows of ROW tokens, and mean probability of ids that were never trained."""
     n_rows = (len(stream) - 1) // ROW
     untrained = torch.ones(lm.geometry.vocab_size, dtype=torch.bool)
-    untrained[torch.from_numpy(trained_ids())] = False
+    untrained[torch.from_numpy(known_ids("trained_ids"))] = False
     total = leaked = 0.0
     with torch.inference_mode():
         for row in range(n_rows):
@@ -312,8 +313,9 @@ def measure(lm: LanguageModel, corpus: Path | None) -> dict[str, Any]:
     sentences = read_labelled(SENTENCES_FILE)
     found: dict[str, Any] = {"parameters": lm.geometry.n_parameters}
     if is_ours(lm):
-        ids = trained_ids()
+        ids = known_ids("frequent_ids")
         found["heads"] = describe_heads(head_scores(lm, ids))
+        found["heads_on_all_ids"] = describe_heads(head_scores(lm, known_ids("trained_ids")))
         found["heads_of_random_weights"] = describe_heads(head_scores(random_control(lm), ids))
     found["sentiment_50"] = sentiment_hits(lm, sentences)
     found["transfer"] = transfer_hits(lm)
@@ -325,7 +327,9 @@ def measure(lm: LanguageModel, corpus: Path | None) -> dict[str, Any]:
             test, _ = split_labelled(corpus / "fewshot" / f"{name}.jsonl")
             found[name] = sentiment_hits(lm, test)
         if is_ours(lm):
-            found["held_out"] = held_out_losses(lm, prepare.held_out_streams(corpus, prepare.load_tokenizer()))
+            found["held_out"] = held_out_losses(
+                lm, prepare.held_out_streams(corpus, prepare.load_tokenizer())
+            )
     return found
 
 
@@ -349,19 +353,26 @@ def measure_baselines(corpus: Path | None) -> dict[str, Any]:
     return found
 
 
+BEST = (("best", "score"), ("next", "next_score"))
+
+
 def print_report(report: dict[str, Any]) -> None:
     """The report as tables."""
     for model, found in report["models"].items():
         print(f"\n== {model}, {found['parameters']:,} parameters")
-        for kind in ("heads", "heads_of_random_weights"):
+        for kind in ("heads", "heads_on_all_ids", "heads_of_random_weights"):
             for name, head in found.get(kind, {}).items():
-                what = "random weights" if kind != "heads" else "best head"
-                print(f"{name:10} {what:15} {head['best']} {head['score']:.3f}   next {head['next']} {head['next_score']:.3f}")
+                best, next_best = (f"{head[which]} {head[score]:.3f}" for which, score in BEST)
+                print(f"{kind.replace('_', ' '):24} {name:10} {best}, next {next_best}")
         for name, value in found.items():
             if isinstance(value, dict) and "accuracy" in value:
                 low, high = value["interval"]
-                more = {key: n for key, n in value.items() if key not in {"hits", "of", "accuracy", "interval"}}
-                print(f"{name:26} {value['hits']:4} of {value['of']:4} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}] {more or ''}")
+                more = {
+                    key: n for key, n in value.items() if key not in {"hits", "of", "accuracy", "interval"}
+                }
+                print(
+                    f"{name:26} {value['hits']:4} of {value['of']:4} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}] {more or ''}"
+                )
         for name, loss in found.get("held_out", {}).get("nats_per_token", {}).items():
             print(f"held-out loss {name:26} {loss:.3f} nats per token")
         if "held_out" in found:
@@ -374,12 +385,16 @@ def print_report(report: dict[str, Any]) -> None:
         for title, value in found.items():
             if title != "majority":
                 low, high = value["interval"]
-                print(f"{name:26} {title}: {value['hits']} of {value['of']} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}]")
+                print(
+                    f"{name:26} {title}: {value['hits']} of {value['of']} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}]"
+                )
 
 
 def main() -> None:
     """Measure the models that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--corpus", type=Path, default=ROOT / ".." / "shared" / "corpus")
     parser.add_argument("--json", type=Path, help="write all figures there")

@@ -20,12 +20,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt_core.manifest import write_manifest
-from training.train import END_OF_TEXT, VOCABULARY, WEIGHTS, Ids
+from training.train import END_OF_TEXT, N_FREQUENT, VOCABULARY, WEIGHTS, Ids
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-#: How far below the logit of an average trained id an untrained one is, in nats, at the least favourable state seen.
-MARGIN = 10.0
 
 
 def find_direction(states: torch.Tensor, table: torch.Tensor, steps: int = 400) -> torch.Tensor:
@@ -89,15 +87,20 @@ def read_run(run: Path, data: Path) -> tuple[GPT2LMHeadModel, Ids, dict[str, Any
 def describe(data: Path, ids: Ids, state: dict[str, Any]) -> dict[str, Any]:
     """The facts about the training that the card states and the measurement needs."""
     settings = state["settings"]
-    held = np.zeros(VOCABULARY, dtype=np.uint8)
-    held[ids.gpt2] = 1
+
+    def bitmap(chosen: np.ndarray) -> str:
+        marks = np.zeros(VOCABULARY, dtype=np.uint8)
+        marks[chosen] = 1
+        return base64.b64encode(np.packbits(marks).tobytes()).decode()
+
     return {
         "steps": state["step"],
         "tokens": state["step"] * settings["rows"] * settings["n_positions"],
         "settings": settings,
         "shares": WEIGHTS,
         "corpus": json.loads((data / "manifest.json").read_text()),
-        "trained_ids": base64.b64encode(np.packbits(held).tobytes()).decode(),
+        "trained_ids": bitmap(ids.gpt2),
+        "frequent_ids": bitmap(ids.gpt2[:N_FREQUENT]),
     }
 
 
@@ -132,7 +135,9 @@ def export(run: Path, data: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "training" / "run")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "training" / "data")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "training" / "model")

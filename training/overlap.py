@@ -1,7 +1,11 @@
-"""Does a text share five words or tokens in a row with one of the sentences that the model is tested on?"""
+"""Does a text share five words or tokens in a row with one of the sentences that the model is tested on?
+
+usage: python -m training.overlap [--data build/training/data]     checks the prepared streams; they have none
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
@@ -9,9 +13,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tokenizers import Tokenizer
+
 RUN = 5
 WORD = re.compile(r"[a-z0-9']+")
 
+TOKENIZER_FILE = Path(__file__).parent.parent / "gpt_core" / "bundled" / "tokenizer.json"
 SENTENCES_FILE = Path(__file__).parent / "sentiment_50.jsonl"
 #: The labelled rows of the corpus; 200 of each are for testing, the others may be trained on.
 LABELLED_FILES = ("sentiment_amazon_snippets", "sentiment_movie_sentences")
@@ -55,9 +63,7 @@ class Overlap:
     def shares_ids(self, ids: Sequence[int]) -> bool:
         """Whether five ids in a row are among the sentences'."""
         first, known = self._first_ids, self.ids
-        return any(
-            token_id in first and tuple(ids[i : i + RUN]) in known for i, token_id in enumerate(ids)
-        )
+        return any(token_id in first and tuple(ids[i : i + RUN]) in known for i, token_id in enumerate(ids))
 
     def shares_words(self, text: str) -> bool:
         """Whether five words in a row are among the sentences'."""
@@ -68,3 +74,44 @@ class Overlap:
     def shares(self, text: str, ids: Sequence[int]) -> bool:
         """Either of the two."""
         return self.shares_words(text) or self.shares_ids(ids)
+
+
+def find_runs(stream: np.ndarray, overlap: Overlap) -> list[int]:
+    """Where in a stream of ids `(n_tokens,)` a run of five begins that a sentence has too, document ends included."""
+    candidates = np.flatnonzero(
+        np.isin(stream[: len(stream) - RUN + 1], sorted({run[0] for run in overlap.ids}))
+    )
+    for offset in range(1, RUN):
+        known = sorted({run[offset] for run in overlap.ids})
+        candidates = candidates[np.isin(stream[candidates + offset], known)]
+    return [int(at) for at in candidates if tuple(stream[at : at + RUN].tolist()) in overlap.ids]
+
+
+def check_streams(data: Path) -> int:
+    """Print, for each training stream, how often it shares five tokens or words in a row; the sum of all."""
+    tokenizer = Tokenizer.from_file(str(TOKENIZER_FILE))
+    overlap = Overlap(
+        (text for text, _ in read_labelled(SENTENCES_FILE)),
+        lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+    )
+    n_all = 0
+    for file in sorted(data.glob("train_*.npy")):
+        stream = np.load(file)
+        n_tokens = len(find_runs(stream, overlap))
+        documents = tokenizer.decode(stream.tolist(), skip_special_tokens=False).split("<|endoftext|>")
+        n_words = sum(overlap.shares_words(document) for document in documents)
+        print(
+            f"{file.stem}: {len(stream):,} tokens; {n_tokens} runs of tokens, {n_words} documents with runs of words"
+        )
+        n_all += n_tokens + n_words
+    return n_all
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).parent.parent / "build" / "training" / "data"
+    )
+    found = check_streams(parser.parse_args().data)
+    print(f"{found} runs of {RUN} shared with the test sentences")
+    raise SystemExit(found > 0)

@@ -161,26 +161,35 @@ def prepare(corpus: Path, out: Path) -> None:
     held = held_out_streams(corpus, tokenizer)
     held_made = make_documents(corpus, HELD_OUT_SEED, HELD_OUT_SHARE)
 
-    sources = {name: shuffled_documents(corpus, name) for name in TEXTS} | make_documents(corpus, 0, 1.0, rows)
+    sources = {name: shuffled_documents(corpus, name) for name in TEXTS} | make_documents(
+        corpus, 0, 1.0, rows
+    )
     counts = np.zeros(VOCABULARY, dtype=np.int64)
     described = {}
     for name, documents in sources.items():
         ids = encode_all(tokenizer, documents)
         if name in TEXTS:
             n_held = int((np.cumsum([len(each) for each in ids]) < N_HELD_OUT).sum()) + 1
-            documents, ids = documents[n_held:], ids[n_held:]
+        else:
+            n_held = 0
         known = set(held_made.get(name, ()))
         kept = [
             each
-            for text, each in zip(documents, ids, strict=True)
+            for text, each in zip(documents[n_held:], ids[n_held:], strict=True)
             if text not in known and not sentences.shares(text, each)
         ]
         stream = to_stream(kept)
         counts += np.bincount(stream, minlength=VOCABULARY)
         np.save(out / f"train_{name}.npy", stream)
         np.save(out / f"held_{name}.npy", held[name])
-        described[name] = {"documents": len(kept), "tokens": len(stream), "dropped": len(ids) - len(kept)}
-        print(f"{name}: {len(kept):,} documents, {len(stream):,} tokens; {len(ids) - len(kept)} left out")
+        described[name] = {
+            "documents": len(kept),
+            "tokens": len(stream),
+            "dropped": len(ids) - n_held - len(kept),
+        }
+        print(
+            f"{name}: {len(kept):,} documents, {len(stream):,} tokens; {len(ids) - n_held - len(kept)} left out"
+        )
     np.save(out / "counts.npy", counts)
     manifest = {
         "files": describe_files(corpus),
@@ -194,7 +203,9 @@ def prepare(corpus: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, default=ROOT / ".." / "shared" / "corpus")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "training" / "data")
     arguments = parser.parse_args()

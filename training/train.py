@@ -3,17 +3,17 @@
 usage: python -m training.train [--data build/training/data] [--run build/training/run] [--start FOLDER] [--steps 1200]
 
 What makes it fast enough for two CPU cores, and how the result differs from plain training:
-- Ids are renumbered by frequency ("compact"), and ids that no text holds have no row at all. Seven steps of eight compute
-  the softmax over the 10,240 most frequent ids only (98.7 % of the tokens); every eighth takes them all, so that rare
-  ids learn how rare they are.
+- Ids are renumbered by frequency ("compact"), and ids that no text holds have no row at all. Seven steps of eight
+  compute the softmax over the 10,240 most frequent ids only (98.7 % of the tokens); every eighth takes them all, so that
+  rare ids learn how rare they are.
 - The logits of a whole batch never exist at once (ChunkedCrossEntropy).
 - Muon for the matrices of the blocks, AdamW for everything else, one learning rate: warm up, hold, fall to zero.
 - A quarter of the rows are random sequences said several times, whose repetitions alone count. They teach induction:
   "after this token, the same came as before".
 
-Step s of a run draws its rows from a generator seeded with (seed, s): a run that was stopped goes on exactly as it would
-have. The file RUN/steps.txt holds the number of steps; it may be changed while the run goes on, and the fall of the
-learning rate moves with it. A GPU is used if there is one.
+Step s of a run draws its rows from a generator seeded with (seed, s): a run that was stopped goes on exactly as it
+would have. The file RUN/steps.txt holds the number of steps; it may be changed while the run goes on, and the fall of
+the learning rate moves with it. A GPU is used if there is one.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ FULL_EVERY = 8
 
 #: Share of the text rows that each source gets.
 WEIGHTS = {
-    "gutenberg_children": 0.31,
-    "storybooks_ccby": 0.08,
-    "tinyfabulist_permissive": 0.08,
-    "fairytaleqa_stories": 0.06,
-    "stories": 0.21,
-    "fewshot": 0.22,
+    "gutenberg_children": 0.24,
+    "storybooks_ccby": 0.07,
+    "tinyfabulist_permissive": 0.07,
+    "fairytaleqa_stories": 0.05,
+    "stories": 0.18,
+    "fewshot": 0.35,
     "first_stories": 0.02,
     "first_fewshot": 0.02,
 }
@@ -184,6 +184,7 @@ def make_model(settings: Settings, ids: Ids, start: Path | None) -> GPT2LMHeadMo
         n_embd=settings.n_embd,
         n_layer=settings.n_layer,
         n_head=settings.n_head,
+        activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, in one pass
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -268,7 +269,9 @@ class Run:
         states = self.model.transformer(input_ids=inputs.to(self.device), use_cache=False).last_hidden_state
         counted = ((targets >= 0) & (targets < n_ids)).to(self.device)
         table = self.model.transformer.wte.weight[:n_ids]
-        loss: torch.Tensor = ChunkedCrossEntropy.apply(states[counted], table, targets.to(self.device)[counted])
+        loss: torch.Tensor = ChunkedCrossEntropy.apply(
+            states[counted], table, targets.to(self.device)[counted]
+        )
         return loss
 
     @torch.no_grad()
@@ -325,7 +328,9 @@ def train(run: Run, steps_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "training" / "data")
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "training" / "run")
     parser.add_argument("--start", type=Path, help="folder of a saved GPT-2 of this size to begin from")
