@@ -195,7 +195,7 @@ def naive_bayes(rows: Sequence[tuple[str, bool]]) -> Callable[[str], bool]:
 
 
 def bag_of_words(rows: Sequence[tuple[str, bool]] = ()) -> Callable[[str], bool]:
-    """Naive Bayes on what the model was shown: made sentences, and 8 times each of the labelled rows if there are any."""
+    """Naive Bayes on what the model was shown: made sentences, and eight times each of the labelled rows, if any."""
     rng = random.Random(0)
     made = []
     for _ in range(40_000):
@@ -353,41 +353,42 @@ def measure_baselines(corpus: Path | None) -> dict[str, Any]:
     return found
 
 
-BEST = (("best", "score"), ("next", "next_score"))
+def format_proportion(value: dict[str, Any]) -> str:
+    """`42 of 50 = 0.840 [0.71, 0.92]`."""
+    low, high = value["interval"]
+    return f"{value['hits']:4} of {value['of']:4} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}]"
+
+
+def print_model(found: dict[str, Any]) -> None:
+    """What `measure` found, as tables."""
+    for kind in ("heads", "heads_on_all_ids", "heads_of_random_weights"):
+        for name, head in found.get(kind, {}).items():
+            best, after = f"{head['best']} {head['score']:.3f}", f"{head['next']} {head['next_score']:.3f}"
+            print(f"{kind.replace('_', ' '):24} {name:10} {best}, next {after}")
+    for name, value in found.items():
+        if isinstance(value, dict) and "accuracy" in value:
+            shown = ("hits", "of", "accuracy", "interval")
+            more = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in value.items() if key not in shown)
+            print(f"{name:26} {format_proportion(value)} {more}")
+    if "held_out" in found:
+        for name, loss in found["held_out"]["nats_per_token"].items():
+            print(f"{name:26} held-out loss {loss:.3f} nats per token")
+        print(f"probability of never-trained ids {found['held_out']['probability_of_untrained_ids']:.1e}")
+    for text in [*found["openings"], found["CS123"]]:
+        print(f"| {' '.join(text.split())}")
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The report as tables."""
+    """All models and the baselines, as tables."""
     for model, found in report["models"].items():
         print(f"\n== {model}, {found['parameters']:,} parameters")
-        for kind in ("heads", "heads_on_all_ids", "heads_of_random_weights"):
-            for name, head in found.get(kind, {}).items():
-                best, next_best = (f"{head[which]} {head[score]:.3f}" for which, score in BEST)
-                print(f"{kind.replace('_', ' '):24} {name:10} {best}, next {next_best}")
-        for name, value in found.items():
-            if isinstance(value, dict) and "accuracy" in value:
-                low, high = value["interval"]
-                more = {
-                    key: n for key, n in value.items() if key not in {"hits", "of", "accuracy", "interval"}
-                }
-                print(
-                    f"{name:26} {value['hits']:4} of {value['of']:4} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}] {more or ''}"
-                )
-        for name, loss in found.get("held_out", {}).get("nats_per_token", {}).items():
-            print(f"held-out loss {name:26} {loss:.3f} nats per token")
-        if "held_out" in found:
-            print(f"probability of never-trained ids {found['held_out']['probability_of_untrained_ids']:.1e}")
-        for text in [*found["openings"], found["CS123"]]:
-            print(f"| {' '.join(text.split())}")
+        print_model(found)
     print("\n== without a language model")
     for name, found in report["baselines"].items():
         print(f"{name:26} majority {found['majority']:.3f}")
         for title, value in found.items():
             if title != "majority":
-                low, high = value["interval"]
-                print(
-                    f"{name:26} {title}: {value['hits']} of {value['of']} = {value['accuracy']:.3f} [{low:.2f}, {high:.2f}]"
-                )
+                print(f"{name:26} {title}: {format_proportion(value)}")
 
 
 def main() -> None:

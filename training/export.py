@@ -32,8 +32,9 @@ def find_direction(states: torch.Tensor, table: torch.Tensor, steps: int = 400) 
     states `(n, d)`, table `(n_ids, d)`: the largest cosine with either is made as small as possible, by gradient.
     """
     directions = torch.nn.functional.normalize(torch.cat([states, table]), dim=1)
-    wanted = (-states.mean(dim=0)).clone().requires_grad_()
-    optimizer = torch.optim.Adam([wanted], lr=0.02 * float(wanted.norm()))
+    start = -states.mean(dim=0)
+    wanted = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([wanted], lr=0.02 * float(start.norm()))
     for _ in range(steps):
         cosines = directions @ torch.nn.functional.normalize(wanted, dim=0)
         loss = (cosines * 40).logsumexp(dim=0) / 40
@@ -59,10 +60,11 @@ def untrained_rows(states: torch.Tensor, table: torch.Tensor, count: int) -> tor
 def final_states(model: GPT2LMHeadModel, ids: Ids, data: Path) -> torch.Tensor:
     """`(n, d)`: what the head reads, on pieces of every source's training text."""
     states = []
+    shape = 8, model.config.n_positions
     with torch.inference_mode():
         for name in WEIGHTS:
-            stream = np.load(data / f"train_{name}.npy")[: 8 * 512]
-            rows = torch.from_numpy(ids.compact[stream].reshape(8, 512))
+            stream = np.load(data / f"train_{name}.npy")[: shape[0] * shape[1]]
+            rows = torch.from_numpy(ids.compact[stream].reshape(shape))
             states.append(model.transformer(input_ids=rows).last_hidden_state.flatten(0, 1))
     return torch.cat(states).clone()
 

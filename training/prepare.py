@@ -168,10 +168,8 @@ def prepare(corpus: Path, out: Path) -> None:
     described = {}
     for name, documents in sources.items():
         ids = encode_all(tokenizer, documents)
-        if name in TEXTS:
-            n_held = int((np.cumsum([len(each) for each in ids]) < N_HELD_OUT).sum()) + 1
-        else:
-            n_held = 0
+        ends = np.cumsum([len(each) for each in ids])
+        n_held = int((ends < N_HELD_OUT).sum()) + 1 if name in TEXTS else 0
         known = set(held_made.get(name, ()))
         kept = [
             each

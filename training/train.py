@@ -4,8 +4,8 @@ usage: python -m training.train [--data build/training/data] [--run build/traini
 
 What makes it fast enough for two CPU cores, and how the result differs from plain training:
 - Ids are renumbered by frequency ("compact"), and ids that no text holds have no row at all. Seven steps of eight
-  compute the softmax over the 10,240 most frequent ids only (98.7 % of the tokens); every eighth takes them all, so that
-  rare ids learn how rare they are.
+  compute the softmax over the 10,240 most frequent ids only (98.7 % of the tokens); every eighth takes them all, so
+  that rare ids learn how rare they are.
 - The logits of a whole batch never exist at once (ChunkedCrossEntropy).
 - Muon for the matrices of the blocks, AdamW for everything else, one learning rate: warm up, hold, fall to zero.
 - A quarter of the rows are random sequences said several times, whose repetitions alone count. They teach induction:
@@ -141,7 +141,7 @@ def repeated_row(
     while len(row) < length:
         size, times = int(rng.integers(8, 96)), int(rng.integers(2, 5))
         if rng.random() < 0.5:
-            pool = ids.count if rng.random() < 0.3 else N_FREQUENT
+            pool = ids.count if rng.random() < 0.3 else min(N_FREQUENT, ids.count)
             sequence = rng.integers(0, pool, size)
         else:
             start = rng.integers(0, len(stream) - size)
