@@ -79,7 +79,9 @@ def test_it_is_a_small_gpt2_with_the_real_vocabulary(bundled: LanguageModel) -> 
 
 def test_the_card_lists_every_text_with_its_sum_and_licence() -> None:
     listed = {cells[0].strip("`"): (cells[1].strip("`"), cells[2]) for cells in rows_of("Text")}
-    assert listed == {name: (file["sha256"], file["licence"]) for name, file in FACTS["corpus"]["files"].items()}
+    assert listed == {
+        name: (file["sha256"], file["licence"]) for name, file in FACTS["corpus"]["files"].items()
+    }
     assert f"{FACTS['tokens']:,} tokens" in CARD
     assert f"{FACTS['steps']:,} steps" in CARD
 
@@ -122,7 +124,11 @@ def test_what_was_never_read_is_never_predicted(bundled: LanguageModel) -> None:
     import random
 
     texts = [stories.make_story(plots, random.Random(seed)) for seed in range(6)]
-    texts += ["The CS123 class was very intresting. I learned a lot.", "def f(x):\n    return 2 * x", "漢字 🎉 ünïcode"]
+    texts += [
+        "The CS123 class was very intresting. I learned a lot.",
+        "def f(x):\n    return 2 * x",
+        "漢字 🎉 ünïcode",
+    ]
     inputs = [bundled.tokenizer.encode(text) for text in texts]
     inputs += [rng.integers(0, 50257, 64).tolist(), rng.choice(untrained(), 64).tolist()]
     never = torch.from_numpy(untrained())

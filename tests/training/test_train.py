@@ -1,6 +1,5 @@
 """The training's pieces against plain ones, and a small run that is stopped, goes on and is exported."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -70,25 +69,24 @@ def test_compact_ids_are_gpt2s_by_frequency() -> None:
 
 
 def test_what_was_said_before_is_marked() -> None:
-    counts = np.ones(train.VOCABULARY, dtype=np.int64)
-    ids, stream = Ids(counts), np.arange(5000)
-    end = 49999
-    n_marked = 0
-    for seed in range(20):
+    ids, stream, end = Ids(np.ones(train.VOCABULARY, dtype=np.int64)), np.arange(5000), 49_999
+    shares, begun = [], 0
+    for seed in range(30):
         row, said = repeated_row(np.random.default_rng(seed), 513, stream, ids, end)
         assert len(row) == len(said) == 513
-        begins = [*np.flatnonzero(row == end), 513]
-        for begin, after in itertools.pairwise(begins):
-            body, marks = row[begin + 1 : after], said[begin + 1 : after]
-            size = int(np.argmax(marks)) if marks.any() else len(body)
-            assert not marks[:size].any()
-            assert marks[size:].all()
-            assert (body[size:] == body[: len(body) - size]).all(), (
-                "it repeats what stood one sequence before"
-            )
-            n_marked += int(marks.sum())
+        distances = [
+            next((d for d in range(1, 96) if at >= d and row[at - d] == row[at]), 0) for at in range(513)
+        ]
+        assert all(distances[at] for at in np.flatnonzero(said)), "it was there before"
+        steady = [distances[at] == distances[at - 1] for at in range(1, 513) if said[at] and said[at - 1]]
+        assert np.mean(steady) > 0.97, "and so was the one before it, as far back"
+        fresh = [distances[at] == 0 for at in np.flatnonzero(~said)]
+        assert np.mean(fresh) > 0.97, "ids drawn by chance are seldom drawn twice"
         assert not said[row == end].any()
-    assert n_marked > 3000
+        shares.append(said.mean())
+        begun += row[0] == end
+    assert 0.5 < np.mean(shares) < 0.75
+    assert 8 < begun < 22, "half begin a document"
 
 
 def test_a_step_draws_the_same_rows_whenever_it_is_made(data: Path) -> None:
