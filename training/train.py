@@ -134,8 +134,8 @@ def repeated_row(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A row of random sequences, each said two to four times; and which of its ids were said before.
 
-    Half of the sequences are uniformly random ids, half are shuffled pieces of text. Half of them begin a document, half
-    follow each other: else a model learns to look for what was said only behind an end-of-text token.
+    Half of the sequences are uniformly random ids, half are shuffled pieces of text. Half of them begin a document,
+    half follow each other: else a model learns to look for what was said only behind an end-of-text token.
     """
     row: list[int] = []
     said: list[bool] = []

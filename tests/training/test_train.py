@@ -79,9 +79,9 @@ def test_what_was_said_before_is_marked() -> None:
         ]
         assert all(distances[at] for at in np.flatnonzero(said)), "it was there before"
         steady = [distances[at] == distances[at - 1] for at in range(1, 513) if said[at] and said[at - 1]]
-        assert np.mean(steady) > 0.97, "and so was the one before it, as far back"
+        assert np.mean(steady) > 0.95, "and so was the one before it, as far back"
         fresh = [distances[at] == 0 for at in np.flatnonzero(~said)]
-        assert np.mean(fresh) > 0.97, "ids drawn by chance are seldom drawn twice"
+        assert np.mean(fresh) > 0.95, "ids drawn by chance are seldom drawn twice"
         assert not said[row == end].any()
         shares.append(said.mean())
         begun += row[0] == end
