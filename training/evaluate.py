@@ -126,7 +126,7 @@ def random_control(lm: LanguageModel) -> LanguageModel:
     """A model of the same configuration with random weights (seed 0)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network: PreTrainedModel = type(lm.network)(lm.network.config)  # type: ignore[arg-type]
+        network: PreTrainedModel = type(lm.network)(lm.network.config)
     return wrap_network(network, lm.tokenizer, model_id=ModelId("local", "random weights"))
 
 

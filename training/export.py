@@ -39,7 +39,7 @@ def find_direction(states: torch.Tensor, table: torch.Tensor, steps: int = 400) 
         cosines = directions @ torch.nn.functional.normalize(wanted, dim=0)
         loss = (cosines * 40).logsumexp(dim=0) / 40
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return torch.nn.functional.normalize(wanted.detach(), dim=0)
 

@@ -115,9 +115,10 @@ def held_out_streams(corpus: Path, tokenizer: Tokenizer) -> dict[str, np.ndarray
     streams = {}
     for name in TEXTS:
         held: list[list[int]] = []
-        documents = iter(shuffled_documents(corpus, name))
-        while sum(map(len, held)) < N_HELD_OUT:
-            held += encode_all(tokenizer, [next(documents)])
+        for document in shuffled_documents(corpus, name):
+            if sum(map(len, held)) >= N_HELD_OUT:
+                break
+            held += encode_all(tokenizer, [document])
         streams[name] = to_stream(held)
     for name, documents in make_documents(corpus, HELD_OUT_SEED, HELD_OUT_SHARE).items():
         streams[name] = to_stream(encode_all(tokenizer, documents))

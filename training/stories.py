@@ -195,7 +195,7 @@ def speak(match: re.Match[str], parts: dict[str, object], rng: random.Random) ->
         .replace("{n}", str(person))
         .replace("{he}", person.he)
         .replace("{v}", verb)
-    )  # type: ignore[attr-defined]
+    )
     return expand(way, rng).replace("{c}", comma).replace("{q}", quote)
 
 

@@ -87,7 +87,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, size: int = 2**21
     ) -> torch.Tensor:
         """hidden `(n, d)`, table `(vocabulary, d)`, targets `(n,)` -> `()`.
@@ -116,7 +116,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return total / len(hidden)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients that the forward pass has made."""
         grad_hidden, grad_table = ctx.saved_tensors
         return grad_hidden * grad, grad_table * grad, None, None
@@ -293,7 +293,7 @@ class Run:
         inputs, targets = make_batch(self.step, self.streams, self.ids, self.settings)
         n_ids = self.ids.count if self.step % FULL_EVERY == 0 else N_FREQUENT
         loss = self.loss_of(inputs, targets, n_ids=n_ids)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
