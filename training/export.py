@@ -109,8 +109,8 @@ def describe(data: Path, ids: Ids, state: dict[str, Any]) -> dict[str, Any]:
 def export(run: Path, data: Path, out: Path) -> None:
     """Write the folder."""
     small, ids, state = read_run(run, data)
-    table = small.transformer.wte.weight.detach()
     states = final_states(small, ids, data)
+    table = small.transformer.wte.weight.detach()
     rows = torch.empty(VOCABULARY, table.shape[1])
     unheld = np.setdiff1d(np.arange(VOCABULARY), ids.gpt2)
     rows[torch.from_numpy(ids.gpt2)] = table

@@ -39,12 +39,12 @@ FULL_EVERY = 4
 
 #: Share of the text rows that each source gets.
 WEIGHTS = {
-    "gutenberg_children": 0.29,
-    "storybooks_ccby": 0.06,
-    "tinyfabulist_permissive": 0.06,
-    "fairytaleqa_stories": 0.05,
-    "stories": 0.16,
-    "fewshot": 0.34,
+    "gutenberg_children": 0.22,
+    "storybooks_ccby": 0.05,
+    "tinyfabulist_permissive": 0.05,
+    "fairytaleqa_stories": 0.04,
+    "stories": 0.13,
+    "fewshot": 0.47,
     "first_stories": 0.02,
     "first_fewshot": 0.02,
 }
@@ -321,9 +321,9 @@ def train(run: Run, steps_file: Path) -> None:
             run.say(f"step {run.step} of {steps} loss {smooth:.3f} rate {rate:.5f} {speed:.0f} tokens/s")
             started, n_since = time.monotonic(), 0
             steps = int(steps_file.read_text())
-        if run.step % 40 == 0:
+        if run.step % 20 == 0:
             run.save()
-        if run.step % 240 == 0:
+        if run.step % 100 == 0:
             run.say(f"step {run.step} held out {json.dumps(run.held_out())}")
     run.save()
     run.say(f"step {run.step} of {steps}, the end; held out {json.dumps(run.held_out())}")
