@@ -1,9 +1,13 @@
 """A run -> a folder with the model as everyone reads it: GPT-2's 50,257 ids, float16, tokenizer, facts and manifest.
 
 usage: python -m training.export [--run build/training/run] [--data build/training/data] [--out build/training/model]
+                                 [--start FOLDER --keep 0.4]
 
 Compact ids become GPT-2's again. An id that no text held has no trained row; it gets one that is improbable after
 every text and near to no trained token (`untrained_rows`).
+
+A run that began from a saved model may be mixed with it: `--keep 0.4` takes four tenths of the starting weights and six
+tenths of the run's. What both know stays, and what the run forgot comes back (Wortsman et al. 2022, arXiv:2109.01903).
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt_core.manifest import write_manifest
-from training.train import END_OF_TEXT, N_FREQUENT, VOCABULARY, WEIGHTS, Ids
+from training.train import END_OF_TEXT, N_FREQUENT, VOCABULARY, WEIGHTS, Ids, Settings, make_model
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -86,7 +90,12 @@ def read_run(run: Path, data: Path) -> tuple[GPT2LMHeadModel, Ids, dict[str, Any
     return model, ids, state
 
 
-def describe(data: Path, ids: Ids, state: dict[str, Any]) -> dict[str, Any]:
+def mix_weights(run: dict[str, Any], start: dict[str, Any], keep: float) -> dict[str, Any]:
+    """keep · start + (1 - keep) · run, weight by weight."""
+    return {name: torch.lerp(weight, start[name], keep) for name, weight in run.items()}
+
+
+def describe(data: Path, ids: Ids, state: dict[str, Any], keep: float) -> dict[str, Any]:
     """The facts about the training that the card states and the measurement needs."""
     settings = state["settings"]
 
@@ -99,6 +108,7 @@ def describe(data: Path, ids: Ids, state: dict[str, Any]) -> dict[str, Any]:
         "steps": state["step"],
         "tokens": state["step"] * settings["rows"] * settings["n_positions"],
         "settings": settings,
+        "keep": keep,
         "shares": WEIGHTS,
         "corpus": json.loads((data / "manifest.json").read_text()),
         "trained_ids": bitmap(ids.gpt2),
@@ -106,9 +116,13 @@ def describe(data: Path, ids: Ids, state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def export(run: Path, data: Path, out: Path) -> None:
+def export(run: Path, data: Path, out: Path, start: Path | None = None, keep: float = 0.0) -> None:
     """Write the folder."""
     small, ids, state = read_run(run, data)
+    if start is not None:
+        began = make_model(Settings(**state["settings"]), ids, start)
+        state["model"] = mix_weights(state["model"], began.state_dict(), keep)
+        small.load_state_dict(state["model"])
     states = final_states(small, ids, data)
     table = small.transformer.wte.weight.detach()
     rows = torch.empty(VOCABULARY, table.shape[1])
@@ -132,7 +146,7 @@ def export(run: Path, data: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
         if out.resolve() != (ROOT / "gpt_core" / "bundled").resolve():
             shutil.copyfile(ROOT / "gpt_core" / "bundled" / name, out / name)
-    (out / "training.json").write_text(json.dumps(describe(data, ids, state), indent=1) + "\n")
+    (out / "training.json").write_text(json.dumps(describe(data, ids, state, keep), indent=1) + "\n")
     write_manifest(out)
 
 
@@ -143,5 +157,7 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "training" / "run")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "training" / "data")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "training" / "model")
+    parser.add_argument("--start", type=Path, help="folder of the model that the run began from")
+    parser.add_argument("--keep", type=float, default=0.0, help="share of its weights in the result")
     arguments = parser.parse_args()
-    export(arguments.run, arguments.data, arguments.out)
+    export(arguments.run, arguments.data, arguments.out, arguments.start, arguments.keep)

@@ -194,3 +194,10 @@ def test_untrained_rows_are_improbable_and_nobodys_neighbours() -> None:
     cosines = unit[:2000] @ unit.T
     cosines.fill_diagonal_(-1)
     assert cosines.topk(10, dim=1).indices.max() < 2000
+
+
+def test_weights_are_mixed_in_proportion() -> None:
+    run, start = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([5.0, 2.0])}
+    assert export.mix_weights(run, start, 0.25)["a"].tolist() == [2.0, 2.0]
+    assert export.mix_weights(run, start, 0.0)["a"].tolist() == [1.0, 2.0]
+    assert export.mix_weights(run, start, 1.0)["a"].tolist() == [5.0, 2.0]
