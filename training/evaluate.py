@@ -103,17 +103,18 @@ def repeated_sequences(ids: np.ndarray) -> Iterator[np.ndarray]:
         yield np.concatenate([half, half])
 
 
-def head_scores(lm: LanguageModel, ids: np.ndarray) -> dict[str, np.ndarray]:
+def head_scores(lm: LanguageModel, ids: np.ndarray, *, before: Sequence[int] = ()) -> dict[str, np.ndarray]:
     """Mean attention of each head to what gives it its name, `(n_layers, n_heads)` each, probability 0..1.
 
     On random ids said twice (Olsson et al. 2022, arXiv:2209.11895, section "Induction heads"): from the second half to
     the token after the same token's first place (induction) and to that place itself (duplicate); from every
-    position but the first to the one before it (previous), to the first (first) and to itself (current).
+    position but the first to the one before it (previous), to the first (first) and to itself (current). The ids
+    `before` stand in front of both halves.
     """
     sums: dict[str, Any] = Counter()
-    second, later = np.arange(HALF, 2 * HALF), np.arange(1, 2 * HALF)
+    second, later = np.arange(HALF, 2 * HALF) + len(before), np.arange(1, 2 * HALF + len(before))
     for sequence in repeated_sequences(ids):
-        maps = all_attention_maps(trace_tokens(lm, sequence.tolist()))
+        maps = all_attention_maps(trace_tokens(lm, [*before, *sequence.tolist()]))
         sums["induction"] += maps[:, :, second, second - HALF + 1].mean(axis=-1)
         sums["duplicate"] += maps[:, :, second, second - HALF].mean(axis=-1)
         sums["previous"] += maps[:, :, later, later - 1].mean(axis=-1)
@@ -315,6 +316,8 @@ def measure(lm: LanguageModel, corpus: Path | None) -> dict[str, Any]:
     if is_ours(lm):
         ids = known_ids("frequent_ids")
         found["heads"] = describe_heads(head_scores(lm, ids))
+        begun = head_scores(lm, ids, before=[prepare.END_OF_TEXT])
+        found["heads_after_end_of_text"] = describe_heads(begun)
         found["heads_on_all_ids"] = describe_heads(head_scores(lm, known_ids("trained_ids")))
         found["heads_of_random_weights"] = describe_heads(head_scores(random_control(lm), ids))
     found["sentiment_50"] = sentiment_hits(lm, sentences)
@@ -361,7 +364,7 @@ def format_proportion(value: dict[str, Any]) -> str:
 
 def print_model(found: dict[str, Any]) -> None:
     """What `measure` found, as tables."""
-    for kind in ("heads", "heads_on_all_ids", "heads_of_random_weights"):
+    for kind in ("heads", "heads_after_end_of_text", "heads_on_all_ids", "heads_of_random_weights"):
         for name, head in found.get(kind, {}).items():
             best, after = f"{head['best']} {head['score']:.3f}", f"{head['next']} {head['next_score']:.3f}"
             print(f"{kind.replace('_', ' '):24} {name:10} {best}, next {after}")

@@ -38,28 +38,30 @@ def test_naive_bayes_by_hand() -> None:
     assert judge("good good bad"), "2 log 2.5 - log 2.4 > 0"
 
 
+@pytest.mark.parametrize("before", [[], [50256], [3, 5]])
 def test_the_scores_are_the_attention_to_what_names_the_head(
-    tiny_lm: Callable[[str], LanguageModel], monkeypatch: pytest.MonkeyPatch
+    tiny_lm: Callable[[str], LanguageModel], monkeypatch: pytest.MonkeyPatch, before: list[int]
 ) -> None:
     """Against loops over eager maps of transformers' own."""
     monkeypatch.setattr(evaluate, "HALF", 10)
     monkeypatch.setattr(evaluate, "N_SEQUENCES", 3)
     lm, ids = tiny_lm("gpt2"), np.arange(500)
-    scores = evaluate.head_scores(lm, ids)
+    scores = evaluate.head_scores(lm, ids, before=before)
+    n = len(before)
     network = make_network("gpt2").eval()  # of the same weights
     sums = {kind: np.zeros((3, 4)) for kind in scores}
     for sequence in evaluate.repeated_sequences(ids):
         assert (sequence[:10] == sequence[10:]).all()
         with torch.inference_mode():
-            maps = network(torch.tensor(sequence)[None], output_attentions=True).attentions
+            maps = network(torch.tensor([*before, *sequence])[None], output_attentions=True).attentions
         for layer in range(3):
             for head in range(4):
                 weights = maps[layer][0, head].numpy()
-                sums["induction"][layer, head] += sum(weights[i, i - 9] for i in range(10, 20)) / 10
-                sums["duplicate"][layer, head] += sum(weights[i, i - 10] for i in range(10, 20)) / 10
-                sums["previous"][layer, head] += sum(weights[i, i - 1] for i in range(1, 20)) / 19
-                sums["first"][layer, head] += sum(weights[i, 0] for i in range(1, 20)) / 19
-                sums["current"][layer, head] += sum(weights[i, i] for i in range(1, 20)) / 19
+                sums["induction"][layer, head] += sum(weights[i, i - 9] for i in range(10 + n, 20 + n)) / 10
+                sums["duplicate"][layer, head] += sum(weights[i, i - 10] for i in range(10 + n, 20 + n)) / 10
+                sums["previous"][layer, head] += sum(weights[i, i - 1] for i in range(1, 20 + n)) / (19 + n)
+                sums["first"][layer, head] += sum(weights[i, 0] for i in range(1, 20 + n)) / (19 + n)
+                sums["current"][layer, head] += sum(weights[i, i] for i in range(1, 20 + n)) / (19 + n)
     for kind, total in sums.items():
         np.testing.assert_allclose(scores[kind], total / 3, atol=1e-4, err_msg=kind)
 
