@@ -39,14 +39,14 @@ FULL_EVERY = 4
 
 #: Share of the text rows that each source gets.
 WEIGHTS = {
-    "gutenberg_children": 0.22,
-    "storybooks_ccby": 0.05,
-    "tinyfabulist_permissive": 0.05,
-    "fairytaleqa_stories": 0.04,
-    "stories": 0.13,
-    "fewshot": 0.47,
-    "first_stories": 0.02,
-    "first_fewshot": 0.02,
+    "gutenberg_children": 0.26,
+    "storybooks_ccby": 0.08,
+    "tinyfabulist_permissive": 0.08,
+    "fairytaleqa_stories": 0.06,
+    "stories": 0.10,
+    "fewshot": 0.40,
+    "first_stories": 0.01,
+    "first_fewshot": 0.01,
 }
 
 
