@@ -1,13 +1,17 @@
 # make run     install what is needed into .venv (once) and start the dashboard
 # make test    the same for the development tools, then the whole test suite
 # make check   format, lint, import rules and types
+# make evaluate-bundled   measure the model in the box; with the third-party texts in CORPUS, its held-out loss too
+# make train              make that model anew from these texts (hours; see training/README.md)
 #
 # PYTHON=python3.12 make run           another Python for .venv
 # TORCH_INDEX=https://... make run     where pip finds the CPU build of torch
-# ARGS="..."                           further words for streamlit, or for pytest
+# ARGS="..."                           further words for streamlit, pytest, or the measurement
+# CORPUS=folder                        where the third-party texts are
 
 PYTHON ?= python3
 ARGS ?=
+CORPUS ?= ../shared/corpus
 
 venv := .venv
 python := $(venv)/bin/python
@@ -16,7 +20,7 @@ here := $(shell pwd | cksum | cut -d' ' -f1)
 ready := $(venv)/ready-$(here)
 ready_dev := $(venv)/ready-dev-$(here)
 
-.PHONY: run test check check-format check-lint check-imports check-types format force
+.PHONY: run test check check-format check-lint check-imports check-types format evaluate-bundled train force
 .DEFAULT_GOAL := run
 
 run: $(ready)
@@ -42,6 +46,14 @@ check-types: $(ready_dev)
 format: $(ready_dev)
 	@$(python) -m ruff check --fix-only --quiet .
 	@$(python) -m ruff format .
+
+evaluate-bundled: $(ready)
+	@$(python) -m training.evaluate --corpus "$(CORPUS)" $(ARGS)
+
+train: $(ready)
+	@$(python) -m training.prepare --corpus "$(CORPUS)"
+	@$(python) -m training.train
+	@$(python) -m training.export
 
 $(ready): requirements.txt pyproject.toml .ci/environment.py
 	@"$(PYTHON)" .ci/environment.py requirements.txt

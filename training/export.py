@@ -1,0 +1,163 @@
+"""A run -> a folder with the model as everyone reads it: GPT-2's 50,257 ids, float16, tokenizer, facts and manifest.
+
+usage: python -m training.export [--run build/training/run] [--data build/training/data] [--out build/training/model]
+                                 [--start FOLDER --keep 0.4]
+
+Compact ids become GPT-2's again. An id that no text held has no trained row; it gets one that is improbable after
+every text and near to no trained token (`untrained_rows`).
+
+A run that began from a saved model may be mixed with it: `--keep 0.4` takes four tenths of the starting weights and six
+tenths of the run's. What both know stays, and what the run forgot comes back (Wortsman et al. 2022, arXiv:2109.01903).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gpt_core.manifest import write_manifest
+from training.train import END_OF_TEXT, N_FREQUENT, VOCABULARY, WEIGHTS, Ids, Settings, make_model
+
+ROOT = Path(__file__).parent.parent
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def find_direction(states: torch.Tensor, table: torch.Tensor, steps: int = 400) -> torch.Tensor:
+    """A unit vector `(d,)` that points away from every final state and every trained row, as far as one can.
+
+    states `(n, d)`, table `(n_ids, d)`: the largest cosine with either is made as small as possible, by gradient.
+    """
+    directions = torch.nn.functional.normalize(torch.cat([states, table]), dim=1)
+    start = -states.mean(dim=0)
+    wanted = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([wanted], lr=0.02 * float(start.norm()))
+    for _ in range(steps):
+        cosines = directions @ torch.nn.functional.normalize(wanted, dim=0)
+        loss = (cosines * 40).logsumexp(dim=0) / 40
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return torch.nn.functional.normalize(wanted.detach(), dim=0)
+
+
+def untrained_rows(states: torch.Tensor, table: torch.Tensor, count: int) -> torch.Tensor:
+    """`(count, d)`: rows for ids that were never trained, all nearly the same.
+
+    They point in the direction of `find_direction`, with a little noise so that no two are equal, and are as long as
+    the longest trained row.
+    """
+    direction = find_direction(states, table)
+    length = table.norm(dim=1).max()
+    noise = torch.randn(count, len(direction), generator=torch.Generator().manual_seed(0))
+    rows = direction + 0.02 * noise / noise.norm(dim=1, keepdim=True)
+    return length * torch.nn.functional.normalize(rows, dim=1)
+
+
+def final_states(model: GPT2LMHeadModel, ids: Ids, data: Path) -> torch.Tensor:
+    """`(n, d)`: what the head reads, on pieces of every source's training text."""
+    states = []
+    shape = 8, model.config.n_positions
+    with torch.inference_mode():
+        for name in WEIGHTS:
+            stream = np.load(data / f"train_{name}.npy")[: shape[0] * shape[1]]
+            rows = torch.from_numpy(ids.compact[stream].reshape(shape))
+            states.append(model.transformer(input_ids=rows).last_hidden_state.flatten(0, 1))
+    return torch.cat(states).clone()
+
+
+def read_run(run: Path, data: Path) -> tuple[GPT2LMHeadModel, Ids, dict[str, Any]]:
+    """The model of a run with its compact ids, and the run's state."""
+    ids = Ids(np.load(data / "counts.npy"))
+    state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
+    settings = state["settings"]
+    config = GPT2Config(
+        vocab_size=ids.count,
+        n_positions=settings["n_positions"],
+        n_embd=settings["n_embd"],
+        n_layer=settings["n_layer"],
+        n_head=settings["n_head"],
+    )
+    model = GPT2LMHeadModel(config).eval()
+    model.load_state_dict(state["model"])
+    return model, ids, state
+
+
+def mix_weights(run: dict[str, Any], start: dict[str, Any], keep: float) -> dict[str, Any]:
+    """keep · start + (1 - keep) · run, weight by weight."""
+    return {name: torch.lerp(weight, start[name], keep) for name, weight in run.items()}
+
+
+def describe(data: Path, ids: Ids, state: dict[str, Any], keep: float) -> dict[str, Any]:
+    """The facts about the training that the card states and the measurement needs."""
+    settings = state["settings"]
+
+    def bitmap(chosen: np.ndarray) -> str:
+        marks = np.zeros(VOCABULARY, dtype=np.uint8)
+        marks[chosen] = 1
+        return base64.b64encode(np.packbits(marks).tobytes()).decode()
+
+    return {
+        "steps": state["step"],
+        "tokens": state["step"] * settings["rows"] * settings["n_positions"],
+        "settings": settings,
+        "keep": keep,
+        "shares": WEIGHTS,
+        "corpus": json.loads((data / "manifest.json").read_text()),
+        "trained_ids": bitmap(ids.gpt2),
+        "frequent_ids": bitmap(ids.gpt2[:N_FREQUENT]),
+    }
+
+
+def export(run: Path, data: Path, out: Path, start: Path | None = None, keep: float = 0.0) -> None:
+    """Write the folder."""
+    small, ids, state = read_run(run, data)
+    if start is not None:
+        began = make_model(Settings(**state["settings"]), ids, start)
+        state["model"] = mix_weights(state["model"], began.state_dict(), keep)
+        small.load_state_dict(state["model"])
+    states = final_states(small, ids, data)
+    table = small.transformer.wte.weight.detach()
+    rows = torch.empty(VOCABULARY, table.shape[1])
+    unheld = np.setdiff1d(np.arange(VOCABULARY), ids.gpt2)
+    rows[torch.from_numpy(ids.gpt2)] = table
+    rows[torch.from_numpy(unheld)] = untrained_rows(states, table, len(unheld))
+
+    config = small.config.to_dict() | {
+        "vocab_size": VOCABULARY,
+        "bos_token_id": END_OF_TEXT,
+        "eos_token_id": END_OF_TEXT,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+    model = GPT2LMHeadModel(GPT2Config(**config)).eval()
+    weights = state["model"] | {"transformer.wte.weight": rows, "lm_head.weight": rows}
+    model.load_state_dict(weights)
+    out.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(out)
+    for name in TOKENIZER_FILES:
+        if out.resolve() != (ROOT / "gpt_core" / "bundled").resolve():
+            shutil.copyfile(ROOT / "gpt_core" / "bundled" / name, out / name)
+    (out / "training.json").write_text(json.dumps(describe(data, ids, state, keep), indent=1) + "\n")
+    write_manifest(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, default=ROOT / "build" / "training" / "run")
+    parser.add_argument("--data", type=Path, default=ROOT / "build" / "training" / "data")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "training" / "model")
+    parser.add_argument("--start", type=Path, help="folder of the model that the run began from")
+    parser.add_argument("--keep", type=float, default=0.0, help="share of its weights in the result")
+    arguments = parser.parse_args()
+    export(arguments.run, arguments.data, arguments.out, arguments.start, arguments.keep)
