@@ -28,43 +28,47 @@ from training.train import END_OF_TEXT, N_FREQUENT, VOCABULARY, WEIGHTS, Ids, Se
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+#: How much further from a trained row an untrained one is than its tenth neighbour, as a cosine.
+NEIGHBOUR_MARGIN = 0.06
+#: Length from which an untrained row costs something.
+LONGEST = 4.0
 
 
-def find_direction(states: torch.Tensor, table: torch.Tensor, steps: int = 400) -> torch.Tensor:
-    """A unit vector `(d,)` that points away from every final state and every trained row, as far as one can.
+def find_row(states: torch.Tensor, table: torch.Tensor, steps: int = 500) -> torch.Tensor:
+    """A row `(d,)` for ids that were never trained: improbable after every state, and no trained row's near neighbour.
 
-    states `(n, d)`, table `(n_ids, d)`: the largest cosine with either is made as small as possible, by gradient.
+    states `(n, d)`, table `(n_ids, d)`. By gradient: the largest difference between the row's logit and the logarithm
+    of the sum over the trained ids is made small, as long as the row is further from each trained row than its tenth
+    neighbour is.
     """
-    directions = torch.nn.functional.normalize(torch.cat([states, table]), dim=1)
-    start = -states.mean(dim=0)
-    wanted = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([wanted], lr=0.02 * float(start.norm()))
+    units = torch.nn.functional.normalize(table, dim=1)
+    sums = torch.cat([(part @ table.T).logsumexp(dim=1) for part in states.split(512)])
+    tenth = torch.cat([(part @ units.T).topk(11, dim=1).values[:, -1] for part in units.split(512)])
+    start = -0.3 * states.mean(dim=0)
+    row = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([row], lr=0.02)
     for _ in range(steps):
-        cosines = directions @ torch.nn.functional.normalize(wanted, dim=0)
-        loss = (cosines * 40).logsumexp(dim=0) / 40
+        leak = (states @ row - sums).logsumexp(dim=0)
+        cosines = units @ torch.nn.functional.normalize(row, dim=0)
+        too_near = (cosines - tenth + NEIGHBOUR_MARGIN).clamp(min=0).sum()
+        too_long = (row.norm() - LONGEST).clamp(min=0) ** 2
         optimizer.zero_grad()
-        loss.backward()
+        (leak + 20 * too_near + 0.5 * too_long).backward()
         optimizer.step()
-    return torch.nn.functional.normalize(wanted.detach(), dim=0)
+    return row.detach()
 
 
 def untrained_rows(states: torch.Tensor, table: torch.Tensor, count: int) -> torch.Tensor:
-    """`(count, d)`: rows for ids that were never trained, all nearly the same.
-
-    They point in the direction of `find_direction`, with a little noise so that no two are equal, and are as long as
-    the longest trained row.
-    """
-    direction = find_direction(states, table)
-    length = table.norm(dim=1).max()
-    noise = torch.randn(count, len(direction), generator=torch.Generator().manual_seed(0))
-    rows = direction + 0.02 * noise / noise.norm(dim=1, keepdim=True)
-    return length * torch.nn.functional.normalize(rows, dim=1)
+    """`(count, d)`: `find_row`'s row, with a little noise so that no two are equal."""
+    row = find_row(states, table)
+    noise = torch.randn(count, len(row), generator=torch.Generator().manual_seed(0))
+    return row + 0.01 * row.norm() * torch.nn.functional.normalize(noise, dim=1)
 
 
 def final_states(model: GPT2LMHeadModel, ids: Ids, data: Path) -> torch.Tensor:
     """`(n, d)`: what the head reads, on pieces of every source's training text."""
     states = []
-    shape = 8, model.config.n_positions
+    shape = 3, model.config.n_positions
     with torch.inference_mode():
         for name in WEIGHTS:
             stream = np.load(data / f"train_{name}.npy")[: shape[0] * shape[1]]

@@ -179,9 +179,25 @@ def test_loss_is_that_of_transformers(bundled: LanguageModel, monkeypatch: pytes
         with torch.inference_mode():
             logits = bundled.network(input_ids=row[:, :-1]).logits[0]
         expected.append(float(torch.nn.functional.cross_entropy(logits, row[0, 1:])))
-    loss, leaked = evaluate.row_losses(bundled, stream)
-    assert loss == pytest.approx(np.mean(expected), abs=1e-5)
+    loss, held, leaked = evaluate.row_losses(bundled, stream)
+    assert loss == held == pytest.approx(np.mean(expected), abs=1e-5), "the text held all of these"
     assert 0 <= leaked < 0.1
+    known = np.setdiff1d(evaluate.known_ids("trained_ids"), stream[5])
+    monkeypatch.setattr(evaluate, "known_ids", lambda kind: known)
+    with torch.inference_mode():
+        losses = [
+            torch.nn.functional.cross_entropy(
+                bundled.network(input_ids=ids[None, start : start + 16]).logits[0],
+                ids[start + 1 : start + 17],
+                reduction="none",
+            )
+            for start in (0, 16)
+        ]
+    kept = ids[1:33] != ids[5]
+    assert 0 < kept.sum() < 32
+    assert evaluate.row_losses(bundled, stream)[1] == pytest.approx(
+        float(torch.cat(losses)[kept].mean()), abs=1e-5
+    )
 
 
 def test_repetition() -> None:

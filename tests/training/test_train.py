@@ -181,18 +181,20 @@ def test_the_model_that_a_run_starts_from_keeps_its_rows(exported: tuple[Path, R
 
 
 def test_untrained_rows_are_improbable_and_nobodys_neighbours() -> None:
+    """Rows and states of the sizes of the model in the box: what counts is the sum over the trained ids, not 0."""
     generator = torch.Generator().manual_seed(0)
-    centre = torch.randn(32, generator=generator)
-    table = torch.randn(2000, 32, generator=generator) + 0.3 * centre
-    states = 2 * torch.randn(500, 32, generator=generator) + 2 * centre
+    centre = torch.nn.functional.normalize(torch.randn(64, generator=generator), dim=0)
+    families = 0.13 * torch.randn(100, 64, generator=generator) - 0.5 * centre
+    table = families.repeat_interleave(20, dim=0) + 0.05 * torch.randn(2000, 64, generator=generator)
+    states = torch.randn(600, 64, generator=generator) + 3 * centre
     rows = export.untrained_rows(states, table, 3000)
-    assert rows.shape == (3000, 32)
+    assert rows.shape == (3000, 64)
     assert len(torch.unique(rows, dim=0)) == 3000
     probs = (states @ torch.cat([table, rows]).T).softmax(dim=1)
-    assert probs[:, 2000:].sum(dim=1).max() < 1e-3
+    assert probs[:, 2000:].sum(dim=1).max() < 1e-2
     unit = torch.nn.functional.normalize(torch.cat([table, rows]), dim=1)
     cosines = unit[:2000] @ unit.T
-    cosines.fill_diagonal_(-1)
+    cosines[torch.arange(2000), torch.arange(2000)] = -1
     assert cosines.topk(10, dim=1).indices.max() < 2000
 
 
