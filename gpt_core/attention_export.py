@@ -18,7 +18,7 @@ from gpt_core.trace import Trace
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control
+    from gpt_core.control import Control
 
 #: Most bytes of weights in one NPZ file, before compression.
 MAX_NPZ_BYTES = 192 * 2**20

@@ -17,7 +17,7 @@ from gpt_core.attention import BLOCK_BYTES, attention_blocks
 from gpt_core.trace import Trace
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control
+    from gpt_core.control import Control
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,8 @@ from gpt_core.trace import Trace
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 Kind = Literal["mean", "maximum", "rollout", "value-weighted rollout"]
 #: The share of a layer's input that rollout takes to pass by the attention (arXiv:2005.00928, section 3).

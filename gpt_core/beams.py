@@ -23,7 +23,8 @@ from gpt_core.generation import ContinuationDecoder, check_prompt, end_token_ids
 if TYPE_CHECKING:
     import torch
 
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 #: Most bytes of keys and values in a beam search: beams × tokens × those of one token.
 MAX_BEAM_BYTES = 2**30

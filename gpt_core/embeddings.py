@@ -16,7 +16,8 @@ from gpt_core.validation import check_integer
 from gpt_core.vocabulary import PerModel
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
     from gpt_core.trace import Trace
 
 #: The vectors of a text that can be compared: rows of the token table, these plus the position vectors, and what

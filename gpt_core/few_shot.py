@@ -14,7 +14,8 @@ from gpt_core.recipes import new_tokens_within
 from gpt_core.validation import check_integer, check_text
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 MAX_EXAMPLES = 200
 MAX_CELL_CHARACTERS = 10_000

@@ -23,7 +23,8 @@ from gpt_core.validation import check_integer
 if TYPE_CHECKING:
     import torch
 
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
     from gpt_core.reading import Precision
 
 StopReason = Literal["end token", "stop string", "length"]

@@ -21,7 +21,8 @@ from gpt_core.trace import Trace, trace_tokens
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 #: Up to this many tokens a picture keeps every cell, whatever the model.
 WHOLE_TOKENS = 128

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from filelock import FileLock, Timeout
@@ -31,7 +31,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
+from gpt_core.acquire import MAX_CONFIG_BYTES, check_memory, check_own_code
 from gpt_core.catalog import ModelId, is_causal, is_hub_name, is_whole_model
+from gpt_core.control import Control
 from gpt_core.errors import (
     AbandonedError,
     CancelledError,
@@ -39,7 +41,6 @@ from gpt_core.errors import (
     DownloadError,
     GptCoreError,
     InputError,
-    MemoryLimitError,
     ModelLoadError,
 )
 from gpt_core.storage import check_room, hub_folder
@@ -51,8 +52,6 @@ STALL_SECONDS = 15.0
 STALLS = 4
 #: Seconds that the answer to a question may take.
 _ANSWER_SECONDS = 20.0
-_MAX_CONFIG_BYTES = 1_000_000
-_FLOAT32_BYTES = 4
 
 _TEXT_FILES = (
     "config.json",
@@ -70,16 +69,6 @@ _TEXT_FILES = (
 )
 
 T = TypeVar("T")
-
-
-class Control(Protocol):
-    """How long work hears that it should stop, and says how far it is."""
-
-    def check(self) -> None:
-        """Raise where the work should stop."""
-
-    def report(self, fraction: float, message: str) -> None:
-        """Say that `fraction` (0..1) is done and what is going on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,11 +141,7 @@ def look_up(name: str, *, revision: str = "", max_bytes: int, control: Control) 
     if not files.keys() & {"tokenizer.json", "vocab.json", "tokenizer.model"}:
         raise ModelLoadError(f"{name} has no tokenizer files. Choose a model that brings its tokenizer.")
     n_parameters = _count_parameters(info, config, sum(files[n].size for n in weights))
-    if n_parameters * _FLOAT32_BYTES > max_bytes:
-        raise MemoryLimitError(
-            f"A model must take at most {max_bytes / 2**30:,.1f} GiB of memory here. {name} needs "
-            f"{n_parameters * _FLOAT32_BYTES / 2**30:,.1f} GiB as float32. Choose a smaller model."
-        )
+    check_memory(n_parameters, max_bytes, name)
     card = info.card_data
     return HubModel(
         model_id=model_id,
@@ -293,9 +278,9 @@ def _weight_names(files: dict[str, HubFile], name: str) -> list[str]:
 
 
 def _read_config(name: str, commit: str, file: HubFile, control: Control) -> dict[str, Any]:
-    if file.size > _MAX_CONFIG_BYTES:
+    if file.size > MAX_CONFIG_BYTES:
         raise ModelLoadError(
-            f"config.json of {name} must be at most {_MAX_CONFIG_BYTES:,} bytes. Given: {file.size:,}."
+            f"config.json of {name} must be at most {MAX_CONFIG_BYTES:,} bytes. Given: {file.size:,}."
         )
 
     def fetch(_: threading.Event) -> bytes:
@@ -315,11 +300,7 @@ def _read_config(name: str, commit: str, file: HubFile, control: Control) -> dic
 
 
 def _check_config(config: dict[str, Any], name: str) -> None:
-    if "auto_map" in config:
-        raise ModelLoadError(
-            f"{name} needs code from its own repository (`auto_map` in config.json), which is never run. "
-            "Choose a model whose architecture is part of transformers."
-        )
+    check_own_code(config, name)
     if not is_causal(config):
         raise ModelLoadError(
             f"{name} was saved as {str(config['architectures'][0])[:80]}, not as a causal language model. "

@@ -22,7 +22,8 @@ from gpt_core.trace import Trace, check_token_ids, logits_at, trace_tokens
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 Kind = Literal["zero", "mean", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -14,7 +14,8 @@ from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.validation import check_text
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 MAX_LABELS = 20
 MAX_LABEL_CHARACTERS = 200

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -30,6 +30,7 @@ from gpt_core.acquire import acquire_model, memory_limit
 from gpt_core.anatomy import Anatomy, find_anatomy
 from gpt_core.canary import Canary, run_canary
 from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model, is_causal
+from gpt_core.control import Control
 from gpt_core.errors import GptCoreError, InputError, ModelLoadError, UnsupportedError
 from gpt_core.registry import Registry
 from gpt_core.storage import mark_used
@@ -37,16 +38,6 @@ from gpt_core.writers import LayerWriters, find_writers
 
 # Bars on the server's console say nothing to a reader; `Control.report` does.
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-class Control(Protocol):
-    """How long work hears that it should stop, and says how far it is."""
-
-    def check(self) -> None:
-        """Raise CancelledError or DeadlineError where the work should stop."""
-
-    def report(self, fraction: float, message: str) -> None:
-        """Say that `fraction` (0..1) is done and what is going on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

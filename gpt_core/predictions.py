@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gpt_core.control import Control
 from gpt_core.errors import InputError, UnsupportedError
-from gpt_core.model import Control, LanguageModel
+from gpt_core.model import LanguageModel
 from gpt_core.trace import Trace, logits_at, logits_of
 from gpt_core.validation import check_integer
 

@@ -22,7 +22,8 @@ from gpt_core.decode_fast import FastDecoder, KeyValues, fast_decoder
 from gpt_core.registry import Registry
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 #: Most bytes of keys and values that are kept, of all readers of the page together.
 MAX_KEPT_BYTES = 2**29

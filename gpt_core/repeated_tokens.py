@@ -20,7 +20,8 @@ from gpt_core.trace import trace_tokens
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 #: Scores in the order of `RepeatedTokensProbe.scores`, each with what it is.
 SCORES = (

@@ -21,7 +21,8 @@ from gpt_core.trace import check_token_ids
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.control import Control
+    from gpt_core.model import LanguageModel
 
 #: Texts that are read at once: all have the same length.
 _BATCH_TOKENS = 512

@@ -21,8 +21,9 @@ from gpt_core.tokenizer import tokenize_text
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
+    from gpt_core.control import Control
     from gpt_core.interventions import Interventions
-    from gpt_core.model import Control, LanguageModel
+    from gpt_core.model import LanguageModel
 
 #: Bytes of traces that are kept; the largest single trace may take half of it.
 TRACE_BYTES_VARIABLE = "GPT_CORE_TRACE_BYTES"

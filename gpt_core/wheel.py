@@ -18,24 +18,14 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from gpt_core.catalog import ModelId
+from gpt_core.control import Control
 from gpt_core.errors import DeadlineError, DownloadError
 from gpt_core.manifest import write_manifest
 from gpt_core.storage import check_room, wheels_folder
-
-
-class Control(Protocol):
-    """How long work hears that it should stop, and says how far it is."""
-
-    def check(self) -> None:
-        """Raise where the work should stop."""
-
-    def report(self, fraction: float, message: str) -> None:
-        """Say that `fraction` (0..1) is done and what is going on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
