@@ -6,10 +6,11 @@ import streamlit as st
 
 from dashboard import cache
 from dashboard.components import job, link
-from dashboard.components.attention_map import View, size_text
+from dashboard.components.attention_map import View
 from dashboard.components.csv import csv_bytes
 from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
+from dashboard.components.size import size_text
 from dashboard.plots import attention as plots
 from gpt_core.attention_export import check_file, estimated_file_bytes, origin_of
 from gpt_core.errors import GptCoreError

@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import cache
 from dashboard.components import link
 from dashboard.components.prompt import Inputs
+from dashboard.components.size import size_text
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import attention as plots
 from dashboard.plots.bertviz import BACKGROUND
@@ -68,13 +69,6 @@ def origin_lines(model: str) -> tuple[str, ...]:
     """Two lines of small print: model and revision, then dtype and versions."""
     origin = origin_of(model)
     return f"{origin.model}@{origin.revision}", f"{origin.dtype}, {origin.versions}"
-
-
-def size_text(n_bytes: int) -> str:
-    """`n_bytes` in bytes, kB or MB."""
-    if n_bytes < 1000:
-        return f"{n_bytes} bytes"
-    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 100_000 else f"{n_bytes / 1e3:,.1f} kB"
 
 
 def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> plots.MapText:

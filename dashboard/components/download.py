@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.components import job
 from dashboard.components.message import show_error
+from dashboard.components.size import size_text
 from gpt_core.catalog import ModelId, find_model
 from gpt_core.errors import InputError
 from gpt_core.storage import free_bytes, hub_folder
@@ -22,11 +23,6 @@ GPT2_FAMILY = {
     "openai-community/gpt2-large": 3_251_000_000,
     "openai-community/gpt2-xl": 6_435_000_000,
 }
-
-
-def size_text(n_bytes: float) -> str:
-    """`551 MB`, `1.5 GB`."""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
 
 
 def offer_hub(

