@@ -56,6 +56,18 @@ def open_models(page: Page) -> None:
     wait_until_idle(page)
 
 
+def delete_from_elsewhere(page: Page, model: str) -> None:
+    """Work with the chosen model on another page first, then come back and delete `model`."""
+    page.get_by_role("link", name="Tokenizer").click()
+    page.get_by_role("heading", name="Tokenizer").wait_for()
+    wait_until_idle(page)
+    open_models(page)
+    choose(page, "models_chosen", model)
+    page.get_by_text("Yes, delete its files").click()
+    wait_until_idle(page)
+    click(page, "models_delete")
+
+
 def fetch(page: Page, key: str) -> None:
     """Click, wait for the model, and switch to it."""
     click(page, key)
@@ -111,26 +123,11 @@ def test_any_model_is_looked_up_fetched_and_deleted(
     fetch(page, "models_get_found")
 
     # Open here: it cannot be deleted under this reader.
-    choose(page, "models_chosen", "someone/tiny")
-    page.get_by_role("link", name="Tokenizer").click()
-    page.get_by_role("heading", name="Tokenizer").wait_for()
-    wait_until_idle(page)
-    open_models(page)
-    choose(page, "models_chosen", "someone/tiny")
-    page.get_by_text("Yes, delete its files").click()
-    wait_until_idle(page)
-    click(page, "models_delete")
+    delete_from_elsewhere(page, "someone/tiny")
     main.get_by_text("cannot be deleted while one reader works with it").wait_for()
 
     choose(page, "model", "small-gpt2")
-    page.get_by_role("link", name="Tokenizer").click()
-    page.get_by_role("heading", name="Tokenizer").wait_for()
-    wait_until_idle(page)
-    open_models(page)
-    choose(page, "models_chosen", "someone/tiny")
-    page.get_by_text("Yes, delete its files").click()
-    wait_until_idle(page)
-    click(page, "models_delete")
+    delete_from_elsewhere(page, "someone/tiny")
     main.get_by_text(re.compile("someone/tiny · hub was deleted: .* are free again")).wait_for()
 
 
