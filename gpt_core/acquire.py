@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt_core.catalog import ModelEntry
 from gpt_core.errors import MemoryLimitError, ModelLoadError
+from gpt_core.hub_cache import verify_snapshot
 from gpt_core.manifest import verify_manifest
 from gpt_core.tokenizer_probe import probe_tokenizer
 
@@ -58,8 +59,6 @@ def acquire_model(entry: ModelEntry, *, max_bytes: int | None = None) -> Path:
     """
     folder = Path(entry.folder).absolute()
     if entry.model_id.source == "hub":
-        from gpt_core.hub import verify_snapshot
-
         verify_snapshot(folder)
     elif entry.model_id.source in {"bundled", "pypi"}:
         verify_manifest(folder)

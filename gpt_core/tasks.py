@@ -305,7 +305,8 @@ class HubDownloadTask:
         import_stack()
         from gpt_core.acquire import memory_limit
         from gpt_core.errors import DownloadError
-        from gpt_core.hub import download, look_up
+        from gpt_core.hub import look_up
+        from gpt_core.hub_download import download
 
         yield from ()
         model = look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)

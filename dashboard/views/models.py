@@ -13,6 +13,7 @@ from dashboard.components.size import size_text
 from gpt_core.catalog import MODEL_FOLDERS_VARIABLE, list_models
 from gpt_core.errors import GptCoreError
 from gpt_core.hub import HubModel
+from gpt_core.hub_download import find_partial
 from gpt_core.storage import (
     CACHE_VARIABLE,
     delete_model,
@@ -120,11 +121,13 @@ if hub.open:
         task = job.task_in("look_up")
         if task is not None:
             found: HubModel = job.run(task, slot="look_up", message="Asking the hub.")
+            kept = find_partial(found)
             st.text(
                 f"{found.model_id.name}: {found.architecture}, {found.n_parameters / 1e6:,.1f} million parameters, "
                 f"licence {found.licence or 'not stated'}, commit {found.model_id.revision[:12]}. "
                 f"{size_text(found.size)} to fetch, "
                 f"{size_text(found.n_parameters * 4)} of memory as float32."
+                + (f" {size_text(kept)} of it came before and are kept." if kept else "")
             )
             download.offer_hub(
                 found.model_id.name,

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import constants
 
 from gpt_core import hub as hub_module
+from gpt_core import hub_connection, hub_download
 from gpt_core.catalog import ModelId, default_model_id, find_model, list_models, load_name
 from gpt_core.errors import (
     AbandonedError,
@@ -25,7 +26,8 @@ from gpt_core.errors import (
     MemoryLimitError,
     ModelLoadError,
 )
-from gpt_core.hub import download, find_partial, look_up
+from gpt_core.hub import look_up
+from gpt_core.hub_download import download, find_partial
 from gpt_core.model import load_model, release_model
 from gpt_core.storage import delete_model, hub_folder
 from gpt_core.tasks import HubDownloadTask
@@ -73,7 +75,7 @@ def files(network: Any, gpt2_tokenizer: Any, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Iterator[HubStandIn]:
     """A stand-in that has the model, an empty cache, and a network that loses patience soon."""
-    monkeypatch.setattr(hub_module, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(hub_connection, "STALL_SECONDS", 0.4)
     with run_hub() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         running.repositories[NAME] = Repository(dict(files))
@@ -228,7 +230,7 @@ def test_a_stop_works_at_once_and_leaves_nothing_while_a_closed_tab_leaves_what_
 def test_a_silent_hub_does_not_keep_a_reader_from_stopping(
     hub: HubStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "STALL_SECONDS", 60.0)
+    monkeypatch.setattr(hub_connection, "STALL_SECONDS", 60.0)
     hub.repositories[NAME].stalls = True
     control = Control(lambda: bool(partials() and partials()[0].stat().st_size))
     began = time.monotonic()
@@ -238,7 +240,7 @@ def test_a_silent_hub_does_not_keep_a_reader_from_stopping(
 
 
 def test_a_download_has_a_deadline(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "DOWNLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(hub_download, "DOWNLOAD_SECONDS", 0.5)
     hub.repositories[NAME].bytes_per_second = 1_000_000
     with pytest.raises(DeadlineError, match="is kept: start it again"):
         fetched()
@@ -380,7 +382,7 @@ def test_a_name_that_cannot_be_one_is_refused_by_its_letters(
 
     for place, attribute in (
         (hub_module, "HfApi"),
-        (hub_module, "get_session"),
+        (hub_connection, "get_session"),
         (os, "stat"),
         (Path, "exists"),
     ):
