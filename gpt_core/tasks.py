@@ -18,6 +18,7 @@ from gpt_core.warmup import import_stack
 LOAD_SECONDS = 900.0
 
 if TYPE_CHECKING:
+    from gpt_core.hub import HubModel
     from gpt_core.interventions import Interventions
     from gpt_core.model import LanguageModel
 
@@ -268,48 +269,39 @@ class LookUpTask:
 
     @property
     def key(self) -> Hashable:
-        """Equal for the same question."""
+        """Equal for the same model of the hub."""
         return (type(self).__name__, self.name, self.revision)
 
     def run(self, control: Control) -> Generator[Any, None, Any]:
-        """Two questions to the hub."""
+        """One step: two questions to the hub."""
+        yield from ()
+        return self._ask(control)
+
+    def _ask(self, control: Control) -> HubModel:
         import_stack()
         from gpt_core.acquire import memory_limit
         from gpt_core.hub import look_up
 
-        yield from ()
         return look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubDownloadTask:
-    """Fetch a model from the hub. Result: its full id."""
+class HubDownloadTask(LookUpTask):
+    """Fetch a model from the hub. Result: its full id. One download of a model, whatever size was named."""
 
-    name: str
-    """`name` or `owner/name`."""
     size: int
     """Bytes that the reader was told; a model that is more than a tenth larger is not fetched."""
-    revision: str = ""
-    """A commit; the newest where empty."""
 
     lane: ClassVar[str] = "download"
     deadline: ClassVar[float] = 7 * 3600.0
 
-    @property
-    def key(self) -> Hashable:
-        """Equal for the same files, whatever size was named."""
-        return (type(self).__name__, self.name, self.revision)
-
     def run(self, control: Control) -> Generator[Any, None, Any]:
-        """Look it up, then fetch what is missing."""
-        import_stack()
-        from gpt_core.acquire import memory_limit
+        """One step: ask, then fetch what is missing."""
+        yield from ()
+        model = self._ask(control)
         from gpt_core.errors import DownloadError
-        from gpt_core.hub import look_up
         from gpt_core.hub_download import download
 
-        yield from ()
-        model = look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
         if model.size > 1.1 * self.size:
             raise DownloadError(
                 f"{self.name} has {model.size / 1e6:,.0f} MB now, more than the {self.size / 1e6:,.0f} MB that were "

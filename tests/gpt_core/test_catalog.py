@@ -25,6 +25,7 @@ from gpt_core.catalog import (
     model_folders,
 )
 from gpt_core.errors import InputError
+from tests.bad_names import NO_MODEL_NAMES
 
 REVISION = "0123456789ab"
 
@@ -134,13 +135,7 @@ REFUSED = [
     "ftp:gpt2",
     "Local:x",
     " local:x",
-    "../../etc/passwd",
-    "/etc",
-    "C:\\x",
-    "\\\\host\\s",
-    "~/.ssh",
-    "a/b/c",
-    "x--y",
+    *NO_MODEL_NAMES,
     "file:///etc/passwd",
     "http://example.org",
     "local:..",
@@ -149,7 +144,6 @@ REFUSED = [
     "local:a/..",
     "local:a\0b",
     "\0",
-    "x" * 200,
     "local:" + "x" * 1025,
     "local:x@0123456789a",
     "local:x@0123456789abc",
