@@ -6,12 +6,11 @@ its ids and scores. Draws nothing at random.
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -153,6 +152,8 @@ def _search(
 ) -> Generator[BeamStep, None, BeamResult]:
     import torch
 
+    from gpt_core.reading import PlainReader
+
     started = time.perf_counter()
     n_beams, end_ids = settings.n_beams, end_token_ids(lm)
     # Enough that `n_beams` can go on even where all of the first ones end here.
@@ -160,7 +161,8 @@ def _search(
     shape = SamplingSettings(
         repetition_penalty=settings.repetition_penalty, no_repeat_ngram=settings.no_repeat_ngram
     )
-    feeder = _BeamFeeder(lm, prompt_ids, n_beams, control)
+    # The prompt once for each beam, as `generate` reads it: the same shapes give the same roundings.
+    reader = PlainReader(lm, [prompt_ids] * n_beams, None if control is None else control.check)
     running = [_Text()] * n_beams
     # All beams are the same at first: only one of them counts.
     running_scores = torch.full((n_beams,), _OUT)
@@ -172,11 +174,11 @@ def _search(
         if control is not None:
             control.check()
         with torch.inference_mode():
-            log_probs = feeder.next_logits().log_softmax(dim=-1)
+            log_probs = reader.next_logits().log_softmax(dim=-1)
             log_probs = torch.cat(
                 [
                     sampling.filter_logits(
-                        log_probs[beam : beam + 1], feeder.context_ids[beam : beam + 1], shape
+                        log_probs[beam : beam + 1], reader.context_ids[beam : beam + 1], shape
                     )
                     for beam in range(n_beams)
                 ]
@@ -211,7 +213,7 @@ def _search(
             order = going.indices.tolist()
             running = [texts[i] for i in order]
             running_scores = going.values
-            feeder.go_on([parents[i] for i in order], [token_ids[i] for i in order])
+            reader.go_on([parents[i] for i in order], [token_ids[i] for i in order])
         entered = {i - n_beams for i in best.tolist() if i >= n_beams}
 
         states: list[BeamState] = [
@@ -295,60 +297,3 @@ def _beam(
         token_log_probs=np.array(text.log_probs, dtype=np.float32),
         finished=text.token_ids[-1] in end_ids,
     )
-
-
-class _BeamFeeder:
-    """Feeds all beams at once, and puts their keys and values in the order in which the beams go on."""
-
-    def __init__(
-        self, lm: LanguageModel, prompt_ids: tuple[int, ...], n_beams: int, control: Control | None
-    ) -> None:
-        import torch
-
-        self._network = cast(Any, lm.network)
-        self._check = None if control is None else control.check
-        self._accepted = inspect.signature(self._network.forward).parameters
-        self._cacheable = (
-            "past_key_values" in self._accepted and self._network._supports_default_dynamic_cache()
-        )
-        self._cache: Any = None
-        self._n_cached = 0
-        # The prompt once for each beam, as `generate` reads it: the same shapes give the same roundings.
-        self.context_ids = torch.tensor([prompt_ids] * n_beams, dtype=torch.int64, device=lm.device)
-
-    def next_logits(self) -> torch.Tensor:
-        """Logits `(n_beams, vocab_size)` float32 after each beam's last token."""
-        import torch
-        from transformers import DynamicCache
-
-        from gpt_core.capture import interruptible
-
-        if self._cache is None and self._cacheable:
-            self._cache = DynamicCache(config=self._network.config.get_text_config(decoder=True))
-        n_known, n_tokens = self._n_cached, self.context_ids.shape[1]
-        arguments: dict[str, Any] = {"input_ids": self.context_ids[:, n_known:]}
-        if self._cache is not None:
-            arguments |= {"past_key_values": self._cache, "use_cache": True}
-            self._n_cached = n_tokens
-        elif "use_cache" in self._accepted:
-            # A state that cannot be put in another order: read the whole texts again, slow but right.
-            arguments["use_cache"] = False
-        if "position_ids" in self._accepted:
-            places = torch.arange(n_known, n_tokens, device=self.context_ids.device)
-            arguments["position_ids"] = places.expand(len(self.context_ids), -1)
-        if "logits_to_keep" in self._accepted:
-            arguments["logits_to_keep"] = 1
-        with interruptible(self._check):
-            logits: torch.Tensor = self._network(**arguments, return_dict=True).logits[:, -1]
-        return logits.to(dtype=torch.float32, copy=True)
-
-    def go_on(self, parents: Sequence[int], token_ids: Sequence[int]) -> None:
-        """Continue the beams `parents`, each with one of `token_ids`."""
-        import torch
-
-        order = self.context_ids.new_tensor(parents)
-        self.context_ids = torch.cat(
-            [self.context_ids[order], self.context_ids.new_tensor(token_ids)[:, None]], dim=1
-        )
-        if self._cache is not None:
-            self._cache.reorder_cache(order)

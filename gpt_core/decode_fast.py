@@ -17,7 +17,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,9 +26,7 @@ from torch.nn import functional
 from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
 from gpt_core.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from gpt_core.model import LanguageModel
+from gpt_core.model import LanguageModel, count_beside
 
 #: Largest difference of a logit from the model's, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -278,6 +276,16 @@ class FastDecoder:
         made._quick = ([block.int8() for block in self._blocks], _Int8Linear(head))
         return made
 
+    @property
+    def int8_bytes(self) -> int:
+        """Bytes of the rounded weights and their scales; 0 without int8."""
+        if self._quick is None:
+            return 0
+        blocks, head = self._quick
+        parts = [part for block in blocks for part in vars(block).values()] + [head]
+        tensors = [t for part in parts if isinstance(part, _Int8Linear) for t in (part.weight, part.scale)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
     def new_state(self, capacity: int) -> KeyValues:
         """Room for the keys and values of that many tokens."""
         n_layers, n_kv_heads, d_head = self._shape
@@ -362,6 +370,7 @@ def fast_decoder(lm: LanguageModel, *, int8: bool = False) -> FastDecoder | None
         if lm not in _int8:
             with torch.inference_mode():
                 _int8[lm] = decoder.with_int8()
+            count_beside(lm, _int8[lm].int8_bytes)
         return _int8[lm]
 
 
@@ -384,6 +393,8 @@ def int8_machine_problem() -> str:
             torch.from_numpy(row.astype(np.int8)), torch.from_numpy(weight.astype(np.int8)).t()
         )
     except (AttributeError, RuntimeError, NotImplementedError) as error:
+        # A question to this build of torch, not a stub of ours: `_int_mm` is private and may be gone, and a build
+        # without a kernel for this machine raises one of the other two.
         return f"This build of torch does not multiply int8 here ({str(error)[:120]})."
     right = np.array_equal(product.numpy(), row @ weight.T)
     return "" if right else "int8 products come out wrong on this machine, so they are not used."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from tokenizers import Tokenizer
@@ -87,10 +88,9 @@ class LanguageModel:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of parameters and buffers."""
-        return sum(
-            t.numel() * t.element_size() for t in (*self.network.parameters(), *self.network.buffers())
-        )
+        """Bytes of parameters and buffers, and of what is kept beside them (`count_beside`)."""
+        own = sum(t.numel() * t.element_size() for t in (*self.network.parameters(), *self.network.buffers()))
+        return own + _beside.get(self, 0)
 
 
 def wrap_network(
@@ -192,6 +192,12 @@ def release_model(model_id: str) -> None:
     _models.drop((model_id, default_device()))
 
 
+def count_beside(lm: LanguageModel, n_bytes: int) -> None:
+    """Count `n_bytes` as the model's own: something that was made for it and lives as long as it does."""
+    _beside[lm] = _beside.get(lm, 0) + n_bytes
+    _models.weigh_again((str(lm.model_id), default_device()))
+
+
 def kept_model(model_id: str) -> LanguageModel | None:
     """The model of that full id (`source:name@revision`) if it is in memory; loads nothing."""
     return _models.get((model_id, default_device()))
@@ -291,4 +297,5 @@ def _first_line(error: Exception, folder: Path) -> str:
 
 
 _load_lock = threading.Lock()
+_beside: WeakKeyDictionary[LanguageModel, int] = WeakKeyDictionary()
 _models: Registry[tuple[str, str], LanguageModel] = Registry(memory_limit(), lambda lm: lm.n_bytes)

@@ -90,7 +90,7 @@ def open_reader(
     check = None if control is None else control.check
     if decoder is not None:
         return _FastReader(lm, decoder, token_ids, capacity, check, kept, n_shared)
-    return _PlainReader(lm, token_ids, check, kept, n_shared)
+    return PlainReader(lm, [token_ids], check, kept, n_shared)
 
 
 def keep_text(lm: LanguageModel, reader: Reader, *, precision: Precision = "float32") -> None:
@@ -181,17 +181,18 @@ class _FastReader:
         return state, n_tokens, state.n_bytes
 
 
-class _PlainReader:
-    """Reads with the model's own forward."""
+class PlainReader:
+    """Reads with the model's own forward: one text, or several of one length, such as the beams of a search."""
 
     def __init__(
         self,
         lm: LanguageModel,
-        token_ids: Sequence[int],
+        texts: Sequence[Sequence[int]],
         check: Callable[[], None] | None,
-        kept: KeptText | None,
-        n_shared: int,
+        kept: KeptText | None = None,
+        n_shared: int = 0,
     ) -> None:
+        """`check` is called inside a pass; `kept` is what is known of the first `n_shared` tokens of a single text."""
         self._network = cast(Any, lm.network)
         self._check = check
         self._accepted = inspect.signature(self._network.forward).parameters
@@ -205,13 +206,27 @@ class _PlainReader:
             self._cache = copy.deepcopy(kept.state)
             self._cache.crop(n_shared - kept.state.get_seq_length())
             self._n_cached = n_shared
-        self.context_ids = torch.tensor([list(token_ids)], dtype=torch.int64, device=lm.device)
+        self.context_ids = torch.tensor([list(ids) for ids in texts], dtype=torch.int64, device=lm.device)
         self.n_read = 0
 
     def append(self, token_id: int) -> None:
-        self.context_ids = torch.cat([self.context_ids, self.context_ids.new_tensor([[token_id]])], dim=1)
+        """Add a token to the text."""
+        self._add([token_id])
+
+    def go_on(self, parents: Sequence[int], token_ids: Sequence[int]) -> None:
+        """Continue the texts of places `parents`, each with one of `token_ids`."""
+        order = self.context_ids.new_tensor(parents)
+        self.context_ids = self.context_ids[order]
+        self._add(token_ids)
+        if self._cache is not None:
+            self._cache.reorder_cache(order)
+
+    def _add(self, token_ids: Sequence[int]) -> None:
+        column = self.context_ids.new_tensor(token_ids)[:, None]
+        self.context_ids = torch.cat([self.context_ids, column], dim=1)
 
     def next_logits(self) -> torch.Tensor:
+        """The logits `(n_texts, vocab_size)` float32 after the last token of each text."""
         if self._cache is None and self._cacheable:
             self._cache = DynamicCache(config=self._network.config.get_text_config(decoder=True))
         # Not the cache's own count: recurrent layers have none.
@@ -223,8 +238,9 @@ class _PlainReader:
             # Read the whole text again: slow but right.
             arguments["use_cache"] = False
         if "position_ids" in self._accepted:
-            n_tokens = self.context_ids.shape[1]
-            arguments["position_ids"] = torch.arange(n_known, n_tokens, device=self.context_ids.device)[None]
+            n_texts, n_tokens = self.context_ids.shape
+            places = torch.arange(n_known, n_tokens, device=self.context_ids.device)
+            arguments["position_ids"] = places.expand(n_texts, -1)
         if "logits_to_keep" in self._accepted:
             arguments["logits_to_keep"] = 1
         with torch.inference_mode(), interruptible(self._check):
@@ -235,6 +251,7 @@ class _PlainReader:
             return logits.to(dtype=torch.float32, copy=True)
 
     def known(self) -> tuple[Any, int, int] | None:
+        """As Reader.known says, of a single text."""
         # Windows and recurrences have forgotten what a shorter text would need.
         if self._cache is None or any(type(layer) is not DynamicLayer for layer in self._cache.layers):
             return None

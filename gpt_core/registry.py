@@ -74,6 +74,13 @@ class Registry(Generic[K, V]):
             if isinstance(error, Exception) and not isinstance(error, (CancelledError, DeadlineError)):
                 raise error
 
+    def weigh_again(self, key: K) -> None:
+        """Count the bytes of the value of `key` anew, for it has grown; others may have to leave, or it itself."""
+        with self._lock:
+            value = self._values.pop(key, None)
+            if value is not None:
+                self._keep(key, value)
+
     def drop(self, key: K) -> None:
         """Forget the value of `key`; who uses it keeps it."""
         with self._lock:

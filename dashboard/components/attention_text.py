@@ -1,6 +1,7 @@
 """The text that the Attention page is about: the prompt, or the prompt and how the model goes on."""
 
 import dataclasses
+from functools import partial
 
 import streamlit as st
 
@@ -64,15 +65,7 @@ def _draw(inputs: Inputs, room: int, added: bool) -> None:
             seed=seed,
         ),
     )
-    st.button(
-        "Continue",
-        key="attention_continue",
-        type="primary",
-        icon=":material/play_arrow:",
-        on_click=job.start,
-        args=(task,),
-        kwargs={"slot": SLOT},
-    )
+    job.start_button("Continue", key="attention_continue", begin=partial(job.start, task, slot=SLOT))
     st.button(
         "Back to the prompt alone",
         key="attention_prompt_alone",

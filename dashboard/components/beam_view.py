@@ -16,56 +16,22 @@ SLOT = "generation_beams"
 INTERVAL = 0.6
 
 
-def running() -> bool:
-    """Whether a search has not ended yet."""
-    status = job.look(SLOT)
-    return status is not None and not status.finished
-
-
 def draw(task: BeamTask) -> None:
     """A button that starts `task`, one that stops it, and the search, redrawn by itself while it runs."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Search",
-            key="generation_start",
-            type="primary",
-            icon=":material/play_arrow:",
-            on_click=job.start,
-            args=(task,),
-            kwargs={"slot": SLOT},
-        )
-        st.button(
-            "Stop",
-            key="generation_stop",
-            icon=":material/stop:",
-            disabled=not running(),
-            on_click=job.stop,
-            args=(SLOT,),
-        )
-    made_by = job.task_in(SLOT)
-    if made_by is None:
-        st.caption("Nothing runs until you press Search; a link never does.")
-    elif made_by.key != task.key:
-        st.caption(
-            ":material/info: Made with other settings, another prompt or another model than now chosen. "
-            "Press Search again to see the new ones."
-        )
-    st.fragment(_show, run_every=INTERVAL if running() else None)()
+    job.draw_buttons("generation", task, slot=SLOT, label="Search")
+    st.fragment(_show, run_every=INTERVAL if job.running(SLOT) else None)()
 
 
 def _show() -> None:
     status, task = job.look(SLOT), job.task_in(SLOT)
     if status is None or not isinstance(task, BeamTask):
         return
-    was_running = st.session_state.get("_beams_were_running", False)
-    st.session_state["_beams_were_running"] = not status.finished
-    if was_running and status.finished:
-        st.rerun()  # the page around this fragment shows Stop or Generate
+    job.redraw_page_at_end(SLOT, status)
     if status.state == "failed" and status.error is not None:
         show_error(status.error)
     if not status.finished:
-        waiting = f"Takes turns with {status.ahead} other job(s). " if status.ahead else ""
-        st.progress(status.fraction, text=waiting + (status.message or "Reading the prompt."))
+        said = job.waiting_note(status) + (status.message or "Reading the prompt.")
+        st.progress(status.fraction, text=said)
     steps = status.items
     if steps:
         labels = [

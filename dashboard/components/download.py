@@ -75,8 +75,7 @@ def draw(switch_key: str) -> None:
 
 def running() -> bool:
     """Whether a download of this reader runs now."""
-    status = job.look(_SLOT)
-    return status is not None and not status.finished
+    return job.running(_SLOT)
 
 
 def is_here(names: Sequence[str]) -> bool:

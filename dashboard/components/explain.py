@@ -7,11 +7,19 @@ from collections.abc import Callable
 import streamlit as st
 
 
-def show_sources(page: str, *, functions: tuple[str, ...], snippet: Callable[[], str], notebook: str) -> None:
+def show_sources(
+    page: str,
+    *,
+    functions: tuple[str, ...],
+    snippet: Callable[[], str],
+    notebook: str,
+    gives: str = "gives what is on the screen",
+) -> None:
     """Three expanders that cost nothing until they are opened.
 
     `functions`: dotted names of the core functions that the page's numbers come from; `snippet` gives transformers
-    code for what is on the screen; `notebook` the cell of the seed notebook that the page grew from.
+    code for what is on the screen, `gives` says what else where it cannot; `notebook` the cell of the seed notebook
+    that the page grew from.
     """
     with st.expander(
         "How is this computed?", key=f"{page}_how", on_change="rerun", icon=":material/function:"
@@ -27,7 +35,7 @@ def show_sources(page: str, *, functions: tuple[str, ...], snippet: Callable[[],
         "Show me the code", key=f"{page}_code", on_change="rerun", icon=":material/code:"
     ) as box:
         if box.open:
-            st.caption("Runs on its own with transformers and gives what is on the screen.")
+            st.caption(f"Runs on its own with transformers and {gives}.")
             st.code(snippet(), language="python")
     with st.expander(
         "The notebook cell that this grew from",

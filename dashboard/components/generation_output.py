@@ -1,5 +1,8 @@
 """Texts that are being generated, or have been: drawn again and again while tokens come in."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from dashboard import cache
@@ -11,65 +14,36 @@ from dashboard.plots import generation as plots
 from gpt_core.engine import JobStatus
 from gpt_core.tasks import GenerateTask
 
+if TYPE_CHECKING:
+    from gpt_core.generation import GenerationStep
+
 #: Seconds between looks at a running generation.
 INTERVAL = 0.25
 
 
-def running(slot: str) -> bool:
-    """Whether something in `slot` has not ended yet."""
-    status = job.look(slot)
-    return status is not None and not status.finished
-
-
 def draw(page: str, slot: str, task: GenerateTask, *, label: str) -> None:
     """A button that starts `task` in `slot`, one that stops it, and what the slot holds."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            label,
-            key=f"{page}_start",
-            type="primary",
-            icon=":material/play_arrow:",
-            on_click=job.start,
-            args=(task,),
-            kwargs={"slot": slot},
-        )
-        st.button(
-            "Stop",
-            key=f"{page}_stop",
-            icon=":material/stop:",
-            disabled=not running(slot),
-            on_click=job.stop,
-            args=(slot,),
-        )
+    job.draw_buttons(page, task, slot=slot, label=label)
     made_by = job.task_in(slot)
-    if made_by is None:
-        st.caption(f"Nothing runs until you press {label}; a link never does.")
-        return
-    if made_by.key != task.key:
-        st.caption(
-            ":material/info: Made with other settings, another prompt or another model than now chosen. "
-            f"Press {label} again to see the new ones."
-        )
-    show(slot, made_by)
+    if made_by is not None:
+        show(slot, made_by)
 
 
 def show(slot: str, task: GenerateTask) -> None:
     """What `slot` holds so far; redrawn by itself until it ends. `task` is what made it."""
-    st.fragment(_show, run_every=INTERVAL if running(slot) else None)(slot, task)
+    st.fragment(_show, run_every=INTERVAL if job.running(slot) else None)(slot, task)
 
 
 def _show(slot: str, task: GenerateTask) -> None:
     status = job.look(slot)
     if status is None:
         return
-    was_running = st.session_state.get(f"_was_running_{slot}", False)
-    st.session_state[f"_was_running_{slot}"] = not status.finished
-    if was_running and status.finished:
-        st.rerun()  # the page around this fragment shows Stop or Generate
+    job.redraw_page_at_end(slot, status)
     if status.error is not None and status.state == "failed":
         show_error(status.error)
-    if not status.finished and status.ahead and status.state == "queued":
-        st.text(f"Waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'}.")
+    waiting = job.waiting_note(status)
+    if waiting:
+        st.text(waiting)
     _show_steps(slot, status, task)
 
 
@@ -97,28 +71,32 @@ def _show_steps(slot: str, status: JobStatus, task: GenerateTask) -> None:
             )
             st.caption(_summary(status, task, sequence, steps))
             if status.finished:
-                frame = plots.step_table(steps, labels)
-                with st.expander(
-                    "Every token", key=f"{slot}_table_open_{sequence}", on_change="rerun"
-                ) as box:
-                    if box.open:
-                        st.dataframe(
-                            frame,
-                            hide_index=True,
-                            key=f"{slot}_table_{sequence}",
-                            column_config={
-                                name: st.column_config.ProgressColumn(format="%.4f", min_value=0, max_value=1)
-                                for name in ("probability", "after the stages")
-                            }
-                            | {"entropy (bits)": st.column_config.NumberColumn(format="%.3f")},
-                        )
-                        st.download_button(
-                            "CSV",
-                            data=csv_bytes(frame),
-                            file_name=f"generation_{sequence}.csv",
-                            mime="text/csv",
-                            key=f"{slot}_csv_{sequence}",
-                        )
+                show_token_table(
+                    steps, labels, key=f"{slot}_{sequence}", file_name=f"generation_{sequence}.csv"
+                )
+
+
+def show_token_table(
+    steps: "Sequence[GenerationStep]", labels: Sequence[str], *, key: str, file_name: str
+) -> None:
+    """A table of the tokens that were generated, closed until it is asked for, with a file to take away."""
+    with st.expander("Every token", key=f"{key}_table_open", on_change="rerun") as box:
+        if not box.open:
+            return
+        frame = plots.step_table(steps, labels)
+        st.dataframe(
+            frame,
+            hide_index=True,
+            key=f"{key}_table",
+            column_config={
+                name: st.column_config.ProgressColumn(format="%.4f", min_value=0, max_value=1)
+                for name in ("probability", "after the stages")
+            }
+            | {"entropy (bits)": st.column_config.NumberColumn(format="%.3f")},
+        )
+        st.download_button(
+            "CSV", data=csv_bytes(frame), file_name=file_name, mime="text/csv", key=f"{key}_csv"
+        )
 
 
 def _summary(status: JobStatus, task: GenerateTask, sequence: int, steps: list) -> str:  # type: ignore[type-arg]

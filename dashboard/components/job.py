@@ -4,7 +4,9 @@ A page calls `run`. Fast work comes back at once. For slow work the page ends th
 drawn again when there is something new.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -81,6 +83,12 @@ def look(slot: str, *, since: int = 0) -> JobStatus | None:
     return status
 
 
+def running(slot: str) -> bool:
+    """Whether something in `slot` has not ended yet."""
+    status = look(slot)
+    return status is not None and not status.finished
+
+
 def task_in(slot: str) -> Any:
     """The task that `slot` holds, running or finished; None where there is none."""
     held: _Slot | None = st.session_state.get(f"_job_{slot}")
@@ -91,6 +99,52 @@ def holds(slot: str, task: Task) -> bool:
     """Whether `slot` holds exactly this task, running or finished."""
     held: _Slot | None = st.session_state.get(f"_job_{slot}")
     return held is not None and held.task.key == task.key
+
+
+def start_button(label: str, *, key: str, begin: Callable[[], None]) -> None:
+    """The button that a reader presses for something to run."""
+    st.button(label, key=key, type="primary", icon=":material/play_arrow:", on_click=begin)
+
+
+def stop_button(slot: str, *, key: str) -> None:
+    """The button that stops what runs in `slot`."""
+    st.button(
+        "Stop", key=key, icon=":material/stop:", disabled=not running(slot), on_click=stop, args=(slot,)
+    )
+
+
+def draw_buttons(page: str, task: Task, *, slot: str, label: str) -> None:
+    """A button that starts `task` in `slot`, one that stops it, and a word where the slot holds another task's."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        start_button(label, key=f"{page}_start", begin=partial(start, task, slot=slot))
+        stop_button(slot, key=f"{page}_stop")
+    made_by = task_in(slot)
+    if made_by is None:
+        st.caption(f"Nothing runs until you press {label}; a link never does.")
+    elif made_by.key != task.key:
+        st.caption(
+            ":material/info: Made with other settings, another prompt or another model than now chosen. "
+            f"Press {label} again to see the new ones."
+        )
+
+
+def redraw_page_at_end(slot: str, status: JobStatus) -> None:
+    """Draw the page around a fragment anew when what the fragment shows has ended: its buttons are others now."""
+    key = f"_was_running_{slot}"
+    was_running = st.session_state.get(key, False)
+    st.session_state[key] = not status.finished
+    if was_running and status.finished:
+        st.rerun()
+
+
+def waiting_note(status: JobStatus) -> str:
+    """What a reader is told while other readers' jobs hold up theirs; empty where none does."""
+    if status.finished or not status.ahead:
+        return ""
+    others = f"{status.ahead} other {'job' if status.ahead == 1 else 'jobs'}"
+    if status.state == "queued":
+        return f"Waits for {others}. "
+    return f"Takes turns with {others}, and is slower for it. "
 
 
 def run(task: Task, *, slot: str, message: str) -> Any:
@@ -129,10 +183,5 @@ def _progress(slot: str, message: str) -> None:
         st.rerun()
         return
     with st.container(key="job_progress"):
-        waiting = (
-            f" (waits for {status.ahead} other {'job' if status.ahead == 1 else 'jobs'})"
-            if status.ahead
-            else ""
-        )
-        st.progress(status.fraction, text=f"{message}{waiting} {status.message}".strip())
+        st.progress(status.fraction, text=f"{message} {waiting_note(status)}{status.message}".strip())
         st.button("Stop this", key=f"_stop_{slot}", on_click=stop, args=(slot,), icon=":material/stop:")

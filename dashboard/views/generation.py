@@ -3,7 +3,17 @@
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import beam_view, beside, link, playground, prompt, sampling_sliders, stage_order
+from dashboard.components import (
+    beam_view,
+    beside,
+    branch_details,
+    int8_switch,
+    link,
+    playground,
+    prompt,
+    sampling_sliders,
+    stage_order,
+)
 from dashboard.components.branch_tree import COLOURS
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
@@ -18,7 +28,7 @@ generator(text, max_length=30, num_return_sequences=1, do_sample=False)
 generator(text, max_length=30, num_return_sequences=1, do_sample=True)"""
 MAX_SEED = 2**32 - 9
 
-playground.go_where_asked()
+branch_details.go_where_asked()
 st.title("Generation")
 st.markdown(
     "The model continues the prompt one token at a time. Hover over a token to see what else could have come; "
@@ -134,7 +144,7 @@ try:
         )
         with settings_column:
             others = beside.pick(chosen)
-            int8 = playground.pick_int8(inputs.model)
+            int8 = int8_switch.pick(inputs.model)
         drawing = GenerateTask(
             model=inputs.model,
             token_ids=inputs.token_ids,
@@ -153,6 +163,7 @@ with output_column:
         beam_view.draw(BeamTask(model=inputs.model, token_ids=inputs.token_ids, settings=searching))
         settings: BeamSettings | tuple[GenerationSettings, ...] = searching
         taken_ids: tuple[int, ...] = ()
+        precision = "float32"
     else:
         colour = link.pick_option(
             "Colour the tokens by",
@@ -163,7 +174,7 @@ with output_column:
             "the first 10 and 100. Entropy: the more open the choice was, the stronger.",
         )
         playground.draw(drawing, colour)
-        settings, taken_ids = playground.on_screen(inputs.token_ids, drawing.runs)
+        settings, taken_ids, precision = branch_details.on_screen(drawing)
 
 show_sources(
     "generation",
@@ -178,4 +189,7 @@ show_sources(
         inputs.model, inputs.text, settings, inputs.special_tokens, taken_ids
     ),
     notebook=NOTEBOOK,
+    gives="gives what is on the screen"
+    if precision == "float32"
+    else "gives the text that float32 makes; the one on the screen was made in int8, and may be another",
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components import playground
+from dashboard.components import growing
 from gpt_core import branches
 from gpt_core.branches import BranchTree
 from gpt_core.decoding import STAGES
@@ -66,8 +66,8 @@ class Session(MutableMapping[str, Any]):
 def click(at: AppTest, number: int, index: int, token_id: int, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     """What a click in the browser does: the callback, then a run of the page."""
     with monkeypatch.context() as patched:
-        patched.setattr(playground.st, "session_state", Session(at))
-        playground.take(number, index, token_id)
+        patched.setattr(growing.st, "session_state", Session(at))
+        growing.take(number, index, token_id)
     return at
 
 
@@ -233,3 +233,36 @@ def test_at_the_end_of_the_context_a_branch_is_one_token(monkeypatch: pytest.Mon
     assert errors(at) == []
     assert [len(branch.steps) for branch in tree(at).branches] == [1, 1]
     assert tree(at).branches[1].steps[-1].stop_reason == "length"
+
+
+def program(at: AppTest) -> str:
+    """Open "Show me the code" and read it."""
+    at.session_state["generation_code"] = True
+    at.run()
+    return next(element.value for element in at.code if "from_pretrained" in element.value)
+
+
+def test_the_code_is_of_the_text_on_the_screen() -> None:
+    at = open_page(
+        "generation", generation_max_new_tokens="4", generation_seed="3", generation_temperature="0.5"
+    )
+    assert "max_new_tokens=4" in program(at)
+    generate(at)
+    # Sliders that were moved since made no text yet.
+    at.slider(key="generation_temperature").set_value(1.5).run()
+    written = program(at)
+    assert "temperature=0.5" in written
+    assert "manual_seed(3)" in written
+    at.text_area(key="prompt").set_value("Something else").run()
+    assert "temperature=1.5" in program(at)
+
+
+def test_the_code_of_an_int8_text_says_that_it_is_float32() -> None:
+    at = open_page("generation", generation_max_new_tokens="4")
+    program(at)
+    assert "and gives what is on the screen" in texts(at)
+    at.toggle(key="generation_int8").set_value(True)
+    settle(at.run())
+    generate(at)
+    program(at)
+    assert "gives the text that float32 makes" in texts(at)

@@ -34,7 +34,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Registry[Any, Any]:
 def positions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many positions each pass read, of the fast loop and of the model's own forward."""
     seen: list[int] = []
-    for reader in (reading._FastReader, reading._PlainReader):
+    for reader in (reading._FastReader, reading.PlainReader):
         plain = reader.next_logits
 
         def count(self: Any, plain: Any = plain) -> torch.Tensor:

@@ -243,3 +243,24 @@ def test_proved_once_however_many_ask(bundled: LanguageModel, monkeypatch: pytes
         thread.join()
     assert len(proofs) == 1
     assert len({id(decoder) for decoder in found}) == 1
+
+
+def test_int8_weights_are_counted_as_the_models(bundled: LanguageModel) -> None:
+    lm = dataclasses.replace(bundled)
+    before = lm.n_bytes
+    assert before == sum(t.numel() * 4 for t in lm.network.parameters()) + sum(
+        t.numel() * t.element_size() for t in lm.network.buffers()
+    )
+    decoder = fast_decoder(lm, int8=True)
+    assert decoder is not None
+    rows = [p for name, p in lm.network.named_parameters() if p.dim() == 2 and "wpe" not in name]
+    # One byte a number, and a float32 scale for each output: a Conv1D keeps these last, the head first.
+    n_out = sum(
+        p.shape[0] if "wte" in name else p.shape[1]
+        for name, p in lm.network.named_parameters()
+        if p.dim() == 2 and "wpe" not in name
+    )
+    assert lm.n_bytes - before == sum(p.numel() for p in rows) + 4 * n_out
+    counted = lm.n_bytes
+    fast_decoder(lm, int8=True)
+    assert lm.n_bytes == counted

@@ -177,6 +177,20 @@ def test_one_large_value_takes_the_place_of_several() -> None:
     assert store.keys() == ("d",)
 
 
+def test_a_value_that_has_grown_is_weighed_again() -> None:
+    store = make_store(10)
+    add(store, "a", 4)
+    grown = add(store, "b", 4)
+    grown.size = 8
+    store.weigh_again("b")
+    assert store.keys() == ("b",)
+    grown.size = 11
+    store.weigh_again("b")
+    assert store.keys() == ()
+    store.weigh_again("c")
+    assert store.keys() == ()
+
+
 def test_a_value_larger_than_the_bound_is_given_but_not_kept() -> None:
     store = make_store(30)
     add(store, "a", 10)
