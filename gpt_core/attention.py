@@ -99,7 +99,7 @@ def attention_maps(
     Raises InputError (out of range), UnsupportedError (the model's attention was not recorded) and MemoryLimitError
     (more than MAX_MAP_BYTES).
     """
-    capture = _layer(trace, layer)
+    capture = layer_capture(trace, layer)
     n_heads = capture.query.shape[0]
     chosen = tuple(
         check_integer("head", head, low=0, high=n_heads - 1)
@@ -122,7 +122,7 @@ def attention_maps(
         heads=chosen,
         queries=tuple(rows),
         weights=weights.numpy().copy(),
-        allowed=_open_cells(scores),
+        allowed=open_cells(scores).numpy(),
     )
 
 
@@ -149,7 +149,7 @@ def attention_blocks(
     query, which are closed to all of its rows, are left out. The reader may change it. A block takes at most
     `max_bytes` where one row does. Errors as in `attention_maps`.
     """
-    capture = _layer(trace, layer)
+    capture = layer_capture(trace, layer)
     n_heads = capture.query.shape[0]
     chosen = torch.tensor(
         [check_integer("head", head, low=0, high=n_heads - 1) for head in heads]
@@ -168,6 +168,15 @@ def attention_blocks(
         yield queries, weights
 
 
+def layer_capture(trace: Trace, layer: int) -> LayerCapture:
+    """What was recorded of `layer`. Raises InputError (out of range) and UnsupportedError (nothing was)."""
+    if not trace.attention:
+        raise UnsupportedError(
+            f"The attention of {trace.model_id} is not recorded, so it has no map. The other pages work."
+        )
+    return trace.attention[check_integer("layer", layer, low=0, high=trace.n_layers - 1)]
+
+
 def keys_before(capture: LayerCapture, stop: int) -> LayerCapture:
     """`capture` with the keys 0..stop-1 alone."""
     return dataclasses.replace(
@@ -176,6 +185,12 @@ def keys_before(capture: LayerCapture, stop: int) -> LayerCapture:
         value=capture.value[:, :stop],
         mask=None if capture.mask is None else capture.mask[..., :stop],
     )
+
+
+def open_cells(scores: torch.Tensor) -> torch.Tensor:
+    """Where the mask leaves a cell of masked `scores` open: bool, of their shape."""
+    # An additive mask closes a cell with -inf or with the type's lowest number.
+    return scores > torch.finfo(torch.float32).min / 2
 
 
 def token_attention(
@@ -215,13 +230,13 @@ def all_attention_maps(trace: Trace) -> np.ndarray:
 
     Errors as in `attention_maps`.
     """
-    _admit(trace.n_layers * _layer(trace, 0).query.shape[0] * trace.n_tokens**2)
+    _admit(trace.n_layers * layer_capture(trace, 0).query.shape[0] * trace.n_tokens**2)
     return np.stack([attention_maps(trace, layer=layer).weights for layer in range(trace.n_layers)])
 
 
 def attention_steps(trace: Trace, *, layer: int, head: int, query: int) -> AttentionSteps:
     """The way from q·k to the weights of one row. Errors as in `attention_maps`."""
-    capture = _layer(trace, layer)
+    capture = layer_capture(trace, layer)
     check_integer("head", head, low=0, high=capture.query.shape[0] - 1)
     check_integer("query", query, low=0, high=trace.n_tokens - 1)
     chosen = torch.tensor([head])
@@ -232,7 +247,6 @@ def attention_steps(trace: Trace, *, layer: int, head: int, query: int) -> Atten
         group = capture.query.shape[0] // capture.key.shape[0]
         products = capture.key[head // group].float() @ capture.query[head, query].float()
         weights = masked.softmax(dim=-1)
-    open_cells = _open_cells(masked)
     return AttentionSteps(
         layer=layer,
         head=head,
@@ -240,18 +254,9 @@ def attention_steps(trace: Trace, *, layer: int, head: int, query: int) -> Atten
         products=products.numpy().copy(),
         scaling=capture.scaling,
         scores=scores.numpy().copy(),
-        masked=np.where(open_cells, masked.numpy(), -np.inf),
+        masked=np.where(open_cells(masked).numpy(), masked.numpy(), -np.inf),
         weights=weights.numpy().copy(),
     )
-
-
-def _layer(trace: Trace, layer: int) -> LayerCapture:
-    if not trace.attention:
-        raise UnsupportedError(
-            f"The attention of {trace.model_id} is not recorded, so it has no map. The other pages work."
-        )
-    check_integer("layer", layer, low=0, high=trace.n_layers - 1)
-    return trace.attention[layer]
 
 
 def _admit(n_weights: int) -> None:
@@ -260,9 +265,3 @@ def _admit(n_weights: int) -> None:
             f"Attention maps must take at most {MAX_MAP_BYTES / 2**20:,.0f} MiB of memory at once. Needed: "
             f"{4 * n_weights / 2**20:,.0f} MiB. Choose fewer heads or a block of queries, or shorten the text."
         )
-
-
-def _open_cells(scores: torch.Tensor) -> np.ndarray:
-    # An additive mask closes a cell with -inf or with the type's lowest number.
-    open_cells: np.ndarray = (scores > torch.finfo(torch.float32).min / 2).numpy()
-    return open_cells

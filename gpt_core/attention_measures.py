@@ -116,7 +116,8 @@ class HeadMeter:
         """`token_ids` of the whole text."""
         self._ids = torch.tensor(token_ids, dtype=torch.long)
         self._sums: torch.Tensor | None = None
-        self._n_repeated = 0
+        self.n_repeated = 0
+        """Tokens so far that stood in the text before."""
 
     def add(self, queries: range, weights: torch.Tensor) -> None:
         """`weights` (n_heads, n_queries, n_keys), probability, of the rows `queries`; keys left out are closed."""
@@ -148,13 +149,13 @@ class HeadMeter:
                 dim=1,
             )
         self._sums = sums if self._sums is None else self._sums + sums
-        self._n_repeated += int(earlier.any(dim=1).sum())
+        self.n_repeated += int(earlier.any(dim=1).sum())
 
     def values(self) -> np.ndarray:
         """`(n_measures, n_heads)`, float32, in the order of MEASURES."""
         assert self._sums is not None
         counts = np.full(len(MEASURES), len(self._ids) - 1, dtype=np.float64)
-        counts[[MEASURE_NAMES.index("duplicate"), MEASURE_NAMES.index("induction")]] = self._n_repeated
+        counts[[MEASURE_NAMES.index("duplicate"), MEASURE_NAMES.index("induction")]] = self.n_repeated
         sums = self._sums.numpy().T
         means: np.ndarray = np.divide(
             sums, counts[:, None], out=np.full_like(sums, np.nan), where=counts[:, None] > 0
@@ -194,14 +195,9 @@ def measure_heads(
         layers.append(meter.values())
         if control is not None:
             control.report((layer + 1) / trace.n_layers, f"Layer {layer} of 0–{trace.n_layers - 1}")
-    seen: set[int] = set()
-    n_repeated = 0
-    for token_id in trace.token_ids:
-        n_repeated += token_id in seen
-        seen.add(token_id)
     return HeadMeasures(
         names=MEASURE_NAMES,
         values=np.stack(layers, axis=1),
         n_tokens=trace.n_tokens,
-        n_repeated=n_repeated,
+        n_repeated=meter.n_repeated,
     )

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from gpt_core.attention import keys_before, layer_capture, open_cells
 from gpt_core.capture import LayerCapture, attention_scores
-from gpt_core.errors import UnsupportedError
 from gpt_core.registry import Registry
 from gpt_core.trace import Trace, trace_tokens
 from gpt_core.validation import check_integer
@@ -86,11 +86,7 @@ def layer_thumbnails(
     Raises InputError (out of range), UnsupportedError (the model's attention was not recorded), and what `control`
     raises.
     """
-    if not trace.attention:
-        raise UnsupportedError(
-            f"The attention of {trace.model_id} is not recorded, so it has no map. The other pages work."
-        )
-    capture = trace.attention[check_integer("layer", layer, low=0, high=trace.n_layers - 1)]
+    capture = layer_capture(trace, layer)
     n_heads, n_tokens = capture.query.shape[0], trace.n_tokens
     if step is None:
         step = grid_step(trace.n_layers * n_heads, n_tokens)
@@ -144,15 +140,14 @@ def decode_thumbnails(thumbnails: LayerThumbnails) -> np.ndarray:
 
 def _block_codes(capture: LayerCapture, heads: range, queries: range, step: int) -> np.ndarray:
     """Codes `(n_heads, n_rows, n_columns)` of a block of queries that begins at a multiple of `step`."""
-    if capture.mask is None:
-        # No mask means causal: later keys have no weight, and among the cells that are kept none is all closed.
-        capture = dataclasses.replace(capture, key=capture.key[:, : queries.stop])
     scores = attention_scores(
-        capture, heads=torch.arange(heads.start, heads.stop), queries=slice(queries.start, queries.stop)
+        keys_before(capture, queries.stop),
+        heads=torch.arange(heads.start, heads.stop),
+        queries=slice(queries.start, queries.stop),
     )
     weights = scores.softmax(dim=-1)
-    if capture.mask is not None:
-        weights.masked_fill_(scores <= torch.finfo(torch.float32).min / 2, _CLOSED)
+    if capture.mask is not None:  # without one it is causal, and no cell of the triangle is closed
+        weights.masked_fill_(~open_cells(scores), _CLOSED)
     if step > 1:
         n_queries, n_keys = weights.shape[1:]
         weights = functional.pad(weights, (0, -n_keys % step, 0, -n_queries % step), value=_CLOSED)

@@ -6,5 +6,8 @@ const selections = (window[Symbol.for("head_grid.selections")] ??= new Map())
 export default function ({ data }) {
   selections.set(data.grid, data)
   document.dispatchEvent(new CustomEvent("head_grid.selection", { detail: data.grid }))
-  return () => selections.delete(data.grid)
+  return () => {
+    // What came after this may be there already.
+    if (selections.get(data.grid) === data) selections.delete(data.grid)
+  }
 }
