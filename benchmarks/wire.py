@@ -69,7 +69,7 @@ def payloads(lm: LanguageModel, ids: tuple[int, ...]) -> tuple[bytes, bytes]:
 def static_bytes() -> int:
     """Bytes of the component's scripts and style."""
     folder = Path(component.__file__).parent
-    names = ("head_grid.js", "head_grid.css", "cells.js", "selection.js")
+    names = ("../common.js", "head_grid.js", "head_grid.css", "cells.js", "selection.js")
     return sum((folder / name).stat().st_size for name in names)
 
 

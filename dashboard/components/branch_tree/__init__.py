@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from dashboard.components import assets
+
 if TYPE_CHECKING:
     from gpt_core.generation import GenerationStep
 
@@ -24,8 +26,8 @@ COLOURS = ("probability", "rank", "entropy", "none")
 _HERE = Path(__file__).parent
 _tree = st.components.v2.component(
     "branch_tree",
-    js=(_HERE / "branch_tree.js").read_text(encoding="utf-8"),
-    css=(_HERE / "branch_tree.css").read_text(encoding="utf-8"),
+    js=assets.script(_HERE / "branch_tree.js"),
+    css=assets.style(_HERE / "branch_tree.css"),
 )
 
 

@@ -1,36 +1,19 @@
 // Draws a tree of continuations from one binary payload. The format is written in __init__.py beside this file.
-// Text is only ever set as text, never as HTML: it comes from readers and models.
 
 const LABEL = 0, ID = 1, PROB = 2, RANK = 3, ENTROPY = 4, FILTERED = 5, SURVIVORS = 6, FORCED = 7, OTHERS = 8
 
 const trees = new WeakMap()
 
-export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
-  let tree = trees.get(parentElement)
-  if (!tree) {
-    tree = new Tree(parentElement)
-    trees.set(parentElement, tree)
-  }
+export default function ({ data, parentElement, setTriggerValue }) {
+  const { one: tree, leave } = mounted(trees, parentElement, Tree)
   tree.report = taken => setTriggerValue("taken", taken)
   tree.update(data)
-  return () => {
-    tree.remove()
-    trees.delete(parentElement)
-  }
+  return leave
 }
 
 function decode(bytes) {
-  const magic = String.fromCharCode(...bytes.subarray(0, 4))
-  if (magic !== "BRT1") throw new Error(`branch_tree: unknown payload "${magic}"`)
+  checkMagic(bytes, "BRT1")
   return JSON.parse(new TextDecoder().decode(bytes.subarray(4)))
-}
-
-function part(tag, className, text) {
-  const made = document.createElement(tag)
-  if (className) made.className = className
-  if (text !== undefined) made.textContent = text
-  return made
 }
 
 const share = value => (value >= 0.0001 || value === 0 ? value.toFixed(4) : value.toExponential(1))
@@ -83,7 +66,7 @@ class Tree {
   }
 
   update(data) {
-    const tree = decode(data instanceof Uint8Array ? data : new Uint8Array(data ?? []))
+    const tree = decode(asBytes(data))
     const recolour = tree.colour !== this.colour || tree.mostBits !== this.mostBits
     this.colour = tree.colour
     this.mostBits = tree.mostBits

@@ -1,5 +1,5 @@
 // Draws all heads of all layers as small pictures, and one of them large. The bytes' format is written in payload.py
-// beside this file. Text is only ever set as text, never as HTML: it comes from readers and models.
+// beside this file.
 // Everything drawn here comes from 8-bit codes, so nothing drawn here becomes a number: what is printed (measures,
 // positions) came as float32 or as whole numbers.
 
@@ -18,21 +18,9 @@ const chunks = (window[Symbol.for("head_grid.chunks")] ??= new Set())
 const selections = (window[Symbol.for("head_grid.selections")] ??= new Map())
 const grids = new WeakMap()
 
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1
-  return n
-})
-
-function crc32(bytes) {
-  let crc = 0xffffffff
-  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 0xff] ^ (crc >>> 8)
-  return ((crc ^ 0xffffffff) >>> 0).toString(16).padStart(8, "0")
-}
-
 function decode(bytes, wanted) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const magic = String.fromCharCode(...bytes.subarray(0, 4))
-  if (magic !== wanted) throw new Error(`head_grid: unknown payload "${magic}"`)
+  checkMagic(bytes, wanted)
   const length = view.getUint32(4, true)
   const head = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)))
   return { head, view, start: 8 + length + ((4 - (length % 4)) % 4) }
@@ -114,19 +102,11 @@ function valueOf(measure, number) {
   return Number.isNaN(value) ? "none" : String(Number(value.toPrecision(4)))
 }
 
-export default function grid(component) {
-  const { data, parentElement, setTriggerValue } = component
-  let one = grids.get(parentElement)
-  if (!one) {
-    one = new Grid(parentElement)
-    grids.set(parentElement, one)
-  }
+export default function grid({ data, parentElement, setTriggerValue }) {
+  const { one, leave } = mounted(grids, parentElement, Grid)
   one.report = choice => setTriggerValue("chosen", choice)
-  one.update(data instanceof Uint8Array ? data : new Uint8Array(data))
-  return () => {
-    one.remove()
-    grids.delete(parentElement)
-  }
+  one.update(asBytes(data))
+  return leave
 }
 
 class Grid {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from dashboard.components import assets
 from gpt_core.decoding import STAGE_LABELS, STAGES
 from gpt_core.sampling import CumulativeCurve, SamplingResult
 
@@ -19,7 +20,7 @@ ACTIONS = ("earlier", "later", "switch")
 _HERE = Path(__file__).parent
 _row = st.components.v2.component(
     "stage_row",
-    js=(_HERE / "stage_row.js").read_text(encoding="utf-8"),
+    js=assets.script(_HERE / "stage_row.js"),
     css=(_HERE / "stage_row.css").read_text(encoding="utf-8"),
 )
 

@@ -1,15 +1,8 @@
-// The sampling stages as cards. Everything from readers and models is set as text, never as HTML.
+// The sampling stages as cards.
 
 const SVG = "http://www.w3.org/2000/svg"
 const WIDTH = 200
 const CURVE = 74
-
-function make(tag, className, text) {
-  const node = document.createElement(tag)
-  if (className) node.className = className
-  if (text !== undefined) node.textContent = text
-  return node
-}
 
 function draw(tag, attributes) {
   const node = document.createElementNS(SVG, tag)
@@ -24,23 +17,23 @@ function percent(p) {
 }
 
 function bars(card, tokens, largest) {
-  const table = make("div", "bars")
+  const table = part("div", "bars")
   table.setAttribute("role", "img")
   table.setAttribute(
     "aria-label",
     `${card.title}: ` + tokens.map((t, i) => `${t} ${percent(card.before[i])} to ${percent(card.after[i])}`).join(", ")
   )
   tokens.forEach((token, i) => {
-    const line = make("div", card.gone[i] ? "line gone" : "line")
+    const line = part("div", card.gone[i] ? "line gone" : "line")
     line.title = `${token}\nbefore ${card.before[i]}\nafter ${card.gone[i] ? "removed" : card.after[i]}`
-    line.append(make("span", "token", token))
-    const track = make("span", "track")
-    const before = make("span", "before")
-    const after = make("span", "after")
+    line.append(part("span", "token", token))
+    const track = part("span", "track")
+    const before = part("span", "before")
+    const after = part("span", "after")
     before.style.width = `${(100 * card.before[i]) / largest}%`
     after.style.width = `${(100 * card.after[i]) / largest}%`
     track.append(before, after)
-    line.append(track, make("span", "number", card.gone[i] ? "–" : percent(card.after[i])))
+    line.append(track, part("span", "number", card.gone[i] ? "–" : percent(card.after[i])))
     table.append(line)
   })
   return table
@@ -68,7 +61,7 @@ function curve(data) {
 }
 
 function button(card, action, sign, name, disabled) {
-  const node = make("button", "move", sign)
+  const node = part("button", "move", sign)
   node.type = "button"
   node.dataset.action = action
   node.disabled = disabled
@@ -78,31 +71,31 @@ function button(card, action, sign, name, disabled) {
 }
 
 function drawCard(card, place, cards, tokens, largest) {
-  const box = make("section", card.active ? "card active" : "card")
+  const box = part("section", card.active ? "card active" : "card")
   box.dataset.stage = card.name
-  const head = make("header")
-  head.append(make("span", "place", String(place + 1)), make("span", "title", card.title))
+  const head = part("header")
+  head.append(part("span", "place", String(place + 1)), part("span", "title", card.title))
   head.append(button(card, "earlier", "◀", "run earlier", place === 0))
   head.append(button(card, "later", "▶", "run later", place === cards.length - 1))
-  const toggle = make("button", card.off ? "switch off" : "switch", card.off ? "off" : "on")
+  const toggle = part("button", card.off ? "switch off" : "switch", card.off ? "off" : "on")
   toggle.type = "button"
   toggle.dataset.action = "switch"
   toggle.setAttribute("role", "switch")
   toggle.setAttribute("aria-checked", String(!card.off))
   toggle.setAttribute("aria-label", `${card.title}: runs`)
   head.append(toggle)
-  box.append(head, make("div", "label", card.label))
+  box.append(head, part("div", "label", card.label))
   if (!card.active) return box
   box.append(bars(card, tokens, largest))
   if (card.curve) box.append(curve(card.curve))
-  const facts = make("div", "facts")
+  const facts = part("div", "facts")
   const tokensLine =
     card.n_after === card.n_before
       ? `${card.n_after.toLocaleString("en")} tokens, none removed`
       : `${card.n_before.toLocaleString("en")} → ${card.n_after.toLocaleString("en")} tokens`
-  facts.append(make("div", "", tokensLine))
-  facts.append(make("div", "", `probability removed ${card.mass.toFixed(4)}`))
-  facts.append(make("div", "", `entropy ${card.entropy_before.toFixed(3)} → ${card.entropy.toFixed(3)} bits`))
+  facts.append(part("div", "", tokensLine))
+  facts.append(part("div", "", `probability removed ${card.mass.toFixed(4)}`))
+  facts.append(part("div", "", `entropy ${card.entropy_before.toFixed(3)} → ${card.entropy.toFixed(3)} bits`))
   box.append(facts)
   return box
 }
@@ -115,7 +108,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     action: focused.dataset.action,
   }
   if (!row) {
-    row = make("div", "row")
+    row = part("div", "row")
     parentElement.append(row)
   }
   row.replaceChildren()

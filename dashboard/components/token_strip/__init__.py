@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
+from dashboard.components import assets
 from gpt_core.visible import show_graphemes
 
 #: Most tokens that are drawn: the browser stays quick. No model here reads more at once.
@@ -27,8 +28,8 @@ MAGIC = b"TKS1"
 _HERE = Path(__file__).parent
 _strip = st.components.v2.component(
     "token_strip",
-    js=(_HERE / "token_strip.js").read_text(encoding="utf-8"),
-    css=(_HERE / "token_strip.css").read_text(encoding="utf-8"),
+    js=assets.script(_HERE / "token_strip.js"),
+    css=assets.style(_HERE / "token_strip.css"),
 )
 _selection = st.components.v2.component(
     "token_strip_selection", js=(_HERE / "selection.js").read_text(encoding="utf-8")

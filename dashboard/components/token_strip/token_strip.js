@@ -1,5 +1,4 @@
 // Draws a strip of tokens from one binary payload. The format is written in __init__.py beside this file.
-// Text is only ever set as text, never as HTML: it comes from readers and models.
 
 const HUES = 6
 // From this many tokens on, lines that are off the screen are neither laid out nor painted.
@@ -7,21 +6,9 @@ const MANY = 1024
 // A line without a newline token is cut after this many, so that it can be skipped while off the screen.
 const LONGEST_LINE = 512
 
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1
-  return n
-})
-
-function crc32(bytes) {
-  let crc = 0xffffffff
-  for (const byte of bytes) crc = CRC_TABLE[(crc ^ byte) & 0xff] ^ (crc >>> 8)
-  return ((crc ^ 0xffffffff) >>> 0).toString(16).padStart(8, "0")
-}
-
 function decode(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const magic = String.fromCharCode(...bytes.subarray(0, 4))
-  if (magic !== "TKS1") throw new Error(`token_strip: unknown payload "${magic}"`)
+  checkMagic(bytes, "TKS1")
   const jsonLength = view.getUint32(4, true)
   const nValues = view.getUint32(8, true)
   const strip = JSON.parse(new TextDecoder().decode(bytes.subarray(12, 12 + jsonLength)))
@@ -34,30 +21,20 @@ function decode(bytes) {
 const selections = (window[Symbol.for("token_strip.selections")] ??= new Map())
 const strips = new WeakMap()
 
-export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
-  let strip = strips.get(parentElement)
-  if (!strip) {
-    strip = new Strip(parentElement)
-    strips.set(parentElement, strip)
-  }
+export default function ({ data, parentElement, setTriggerValue }) {
+  const { one: strip, leave } = mounted(strips, parentElement, Strip)
   strip.report = position => setTriggerValue("clicked", position)
   strip.update(data)
-  return () => {
-    strip.remove()
-    strips.delete(parentElement)
-  }
+  return leave
 }
 
 class Strip {
   constructor(parent) {
-    this.root = document.createElement("div")
-    this.root.className = "strip"
+    this.root = part("div", "strip")
     this.root.dir = "ltr"
     this.root.setAttribute("role", "listbox")
     this.root.dataset.draws = "0"
-    this.tip = document.createElement("div")
-    this.tip.className = "tip"
+    this.tip = part("div", "tip")
     this.tip.setAttribute("role", "tooltip")
     if (this.tip.showPopover) this.tip.popover = "manual"
     this.tip.hidden = !this.tip.showPopover
@@ -99,7 +76,7 @@ class Strip {
   }
 
   update(data) {
-    const bytes = data instanceof Uint8Array ? data : new Uint8Array(data ?? [])
+    const bytes = asBytes(data)
     const checksum = crc32(bytes)
     if (checksum !== this.checksum) {
       this.draw(decode(bytes))
@@ -137,25 +114,19 @@ class Strip {
       const first = i === 0 || groups[i] !== groups[i - 1]
       const last = groups[i + 1] !== groups[i]
       if (line === null || (first && inLine >= LONGEST_LINE)) {
-        line = document.createElement("div")
-        line.className = "line"
+        line = part("div", "line")
         page.append(line)
         inLine = 0
       }
       let home = line
       if (first && !last && strip.graphemes?.[groups[i]]) {
-        home = document.createElement("span")
-        home.className = "together"
+        home = part("span", "together")
         line.append(home)
-        const whole = document.createElement("bdi")
-        whole.className = "grapheme"
-        whole.textContent = strip.graphemes[groups[i]]
+        const whole = part("bdi", "grapheme", strip.graphemes[groups[i]])
         whole.setAttribute("aria-hidden", "true")
         home.append(whole)
       }
-      const token = document.createElement("bdi")
-      token.className = "token"
-      token.textContent = label
+      const token = part("bdi", "token", label)
       token.dataset.i = i
       token.tabIndex = -1
       token.setAttribute("role", "option")
@@ -246,14 +217,9 @@ class Strip {
   showTip(i) {
     if (i === null || !this.tokens[i]) return
     const { labels, ids, hover } = this.strip
-    const heading = document.createElement("bdi")
-    heading.className = "heading"
-    heading.textContent = labels[i]
-    const place = document.createElement("div")
-    place.textContent = `position ${i}` + (ids ? `, id ${ids[i]}` : "")
-    const notes = document.createElement("div")
-    notes.className = "notes"
-    notes.textContent = hover?.[i] ?? ""
+    const heading = part("bdi", "heading", labels[i])
+    const place = part("div", "", `position ${i}` + (ids ? `, id ${ids[i]}` : ""))
+    const notes = part("div", "notes", hover?.[i] ?? "")
     this.tip.replaceChildren(heading, place, notes)
     if (this.tip.showPopover) this.tip.showPopover()
     else this.tip.hidden = false
