@@ -11,6 +11,7 @@ from dashboard.components.message import show_error, show_problem
 from dashboard.components.prompt import Inputs
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import predictions as plots
+from dashboard.plots import style
 from gpt_core.errors import GptCoreError, InputError
 from gpt_core.interventions import (
     KINDS,
@@ -62,7 +63,7 @@ def draw(page: str, inputs: Inputs, *, position: int) -> None:
     st.plotly_chart(
         plots.change_bars(found, labels=cache.labels(inputs.model, tuple(int(i) for i in found.token_ids))),
         key=f"{page}_change",
-        config=plots.CONFIG,
+        config=style.CONFIG,
         alt="Next-token probabilities with and without the parts",
     )
     st.text(

@@ -6,7 +6,6 @@ from dashboard import cache
 from dashboard.components import link
 from dashboard.components.message import show_problem
 from dashboard.components.prompt import Inputs
-from dashboard.plots import attention as plots
 from dashboard.plots import bertviz
 
 
@@ -23,12 +22,12 @@ def draw(inputs: Inputs, *, layer: int, n_layers: int, n_heads: int) -> None:
         f"{view} of {'all layers' if view == 'Model view' else f'layer {layer}'}: up to {n_bytes / 1e6:,.1f} MB. "
         "Its size grows with the square of the number of tokens."
     )
-    if n_bytes > plots.MAX_BERTVIZ_BYTES:
+    if n_bytes > bertviz.MAX_BYTES:
         show_problem(
-            f"BertViz pages are drawn up to {plots.MAX_BERTVIZ_BYTES / 1e6:,.0f} MB; this one would have up to "
+            f"BertViz pages are drawn up to {bertviz.MAX_BYTES / 1e6:,.0f} MB; this one would have up to "
             f"{n_bytes / 1e6:,.0f} MB. Shorten the prompt; the maps above have no such limit."
         )
-    elif n_bytes <= plots.FREE_BERTVIZ_BYTES or st.toggle(
+    elif n_bytes <= bertviz.FREE_BYTES or st.toggle(
         f"Draw up to {n_bytes / 1e6:,.1f} MB", key="attention_bertviz_large"
     ):
         page = cache.bertviz_page(inputs.model, inputs.token_ids, inputs.labels, view, layers, dark)

@@ -8,6 +8,7 @@ from dashboard import cache
 from dashboard.components.attention_map import View, map_text
 from dashboard.components.prompt import Inputs
 from dashboard.plots import attention as plots
+from dashboard.plots import style
 from gpt_core.attention import AttentionSteps
 from gpt_core.attention_cell import CellSteps
 
@@ -25,7 +26,7 @@ def draw(inputs: Inputs, view: View, *, d_head: int) -> None:
         st.plotly_chart(
             plots.contribution_bars(cell),
             key="attention_contributions",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="Largest products of q and k by dimension",
         )
         turned = "" if cell.softcap is None else " Capped afterwards, so that no score grows without bound."
@@ -38,7 +39,7 @@ def draw(inputs: Inputs, view: View, *, d_head: int) -> None:
         st.plotly_chart(
             plots.moved_bars(cell, text=map_text(inputs, None)),
             key="attention_moved",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="Weights of the row beside the share of what each key hands over",
         )
         st.caption(

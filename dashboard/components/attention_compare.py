@@ -10,7 +10,7 @@ from dashboard.components import job, link
 from dashboard.components.attention_map import View, map_text, picture_config
 from dashboard.components.message import show_error, show_problem
 from dashboard.components.prompt import Inputs, special_tokens
-from dashboard.plots import attention as plots
+from dashboard.plots import attention_map as map_plots
 from gpt_core.attention import AttentionMaps, without_first
 from gpt_core.catalog import list_models
 from gpt_core.errors import GptCoreError
@@ -143,7 +143,7 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
         with column:
             st.markdown(f"**{name.capitalize()}**")
             st.plotly_chart(
-                plots.attention_heatmap(
+                map_plots.attention_heatmap(
                     maps, head=view.head, text=map_text(side, None, what=what), scale=view.scale, keys=keys
                 ),
                 key=f"attention_compare_{name}",
@@ -158,7 +158,7 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
     ]
     text = map_text(inputs, None, what=f"difference, {what}, less {other.model}")
     st.plotly_chart(
-        plots.map_figure(
+        map_plots.map_figure(
             two - one,
             rows=rows,
             keys=keys,

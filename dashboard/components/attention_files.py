@@ -11,7 +11,6 @@ from dashboard.components.csv import csv_bytes
 from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
 from dashboard.components.size import size_text
-from dashboard.plots import attention as plots
 from gpt_core.attention_export import check_file, estimated_file_bytes, origin_of
 from gpt_core.errors import GptCoreError
 from gpt_core.tasks import MapsFileTask
@@ -19,6 +18,8 @@ from gpt_core.tasks import MapsFileTask
 SLOT = "attention_file"
 #: Rows of the table: a longer text is in the files whole.
 TABLE_ROWS = 64
+#: Columns that a table can still show.
+MAX_TABLE_COLUMNS = 128
 WHAT = ("this head", "this layer", "all layers")
 
 
@@ -28,7 +29,7 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int) -> None:
     st.markdown("**The numbers**")
     start = max(0, min(view.query - TABLE_ROWS // 2, n_tokens - TABLE_ROWS))
     rows = range(start, min(n_tokens, start + TABLE_ROWS))
-    if n_tokens <= plots.MAX_TABLE_COLUMNS:
+    if n_tokens <= MAX_TABLE_COLUMNS:
         maps = cache.attention_maps(
             inputs.model, inputs.token_ids, view.layer, view.head, rows.start, rows.stop
         )

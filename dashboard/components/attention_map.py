@@ -12,6 +12,8 @@ from dashboard.components.prompt import Inputs
 from dashboard.components.size import size_text
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import attention as plots
+from dashboard.plots import attention_map as map_plots
+from dashboard.plots import style
 from dashboard.plots.bertviz import BACKGROUND
 from gpt_core.attention import AttentionMaps, TokenAttention, without_first
 from gpt_core.attention_export import origin_of
@@ -30,7 +32,7 @@ class View:
     hide_first: bool
     """Whether the first token is left out and rows are renormalised."""
     scale: str
-    """One of plots.SCALES."""
+    """One of map_plots.SCALES."""
     rows: range
     """The queries shown."""
     keys: range
@@ -71,10 +73,10 @@ def origin_lines(model: str) -> tuple[str, ...]:
     return f"{origin.model}@{origin.revision}", f"{origin.dtype}, {origin.versions}"
 
 
-def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> plots.MapText:
+def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> map_plots.MapText:
     """The text around a map, with its small print, beginning with `what` the map is."""
     model, versions = origin_lines(inputs.model)
-    return plots.MapText(
+    return map_plots.MapText(
         labels=inputs.labels,
         token_ids=inputs.token_ids,
         boundary=boundary,
@@ -86,7 +88,7 @@ def map_text(inputs: Inputs, boundary: int | None, *, what: str = "") -> plots.M
 def picture_config(name: str, kind: str) -> dict[str, Any]:
     """Plotly's settings with the camera button set to `kind`, png or svg, and a file name."""
     options: dict[str, Any] = {"format": kind, "filename": name}
-    return plots.CONFIG | {"toImageButtonOptions": options | ({"scale": 2} if kind == "png" else {})}
+    return style.CONFIG | {"toImageButtonOptions": options | ({"scale": 2} if kind == "png" else {})}
 
 
 def pick_picture() -> str:
@@ -110,7 +112,7 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
     with map_column, st.container(horizontal=True, vertical_alignment="bottom"):
         scale = link.pick_option(
             "Colour scale",
-            plots.SCALES,
+            map_plots.SCALES,
             key="attention_scale",
             default="linear",
             name=str.capitalize,
@@ -141,7 +143,9 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
     revision = origin_of(inputs.model).revision
     with map_box:
         st.plotly_chart(
-            plots.attention_heatmap(maps, head=head, text=text, scale=scale, keys=keys, chosen=(query, key)),
+            map_plots.attention_heatmap(
+                maps, head=head, text=text, scale=scale, keys=keys, chosen=(query, key)
+            ),
             key="attention_map",
             on_select=_take_cell,
             selection_mode="points",
@@ -154,7 +158,7 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
         st.plotly_chart(
             plots.token_lines(found, text=text),
             key="attention_lines",
-            config=plots.CONFIG | {"displayModeBar": False},
+            config=style.CONFIG | {"displayModeBar": False},
             alt="Lines from the chosen token to what it looks at, and to it from what looks at it",
         )
     _draw_text(found, view, inputs)
@@ -177,18 +181,18 @@ def _toggle_first() -> bool:
 def _windows(n_tokens: int) -> tuple[range, range]:
     """The queries and the keys to show."""
     rows, keys = range(n_tokens), range(n_tokens)
-    if n_tokens > plots.SHORT_TOKENS:
+    if n_tokens > map_plots.SHORT_TOKENS:
         with st.container(horizontal=True, gap="medium"):
             rows = link.pick_range("Queries shown", key="attention_rows", low=0, high=n_tokens - 1)
             keys = link.pick_range("Keys shown", key="attention_keys", low=0, high=n_tokens - 1)
     keys = range(keys.start, max(keys.start + 1, min(keys.stop, rows.stop)))
     if keys.start >= rows.stop:  # all of it would be masked
         keys = range(rows.stop)
-    most = max(1, plots.MAX_MAP_CELLS // len(keys))
+    most = max(1, map_plots.MAX_MAP_CELLS // len(keys))
     if len(rows) > most:
         rows = range(rows.stop - most, rows.stop)
         st.caption(
-            f":material/info: At most {plots.MAX_MAP_CELLS:,} cells are sent at once: the last {most:,} of these "
+            f":material/info: At most {map_plots.MAX_MAP_CELLS:,} cells are sent at once: the last {most:,} of these "
             f"queries, {rows.start:,} to {rows.stop - 1:,}. Choose others above."
         )
     return rows, keys
@@ -220,7 +224,7 @@ def _say_what_is_shown(maps: AttentionMaps, keys: range, scale: str, n_tokens: i
     n_bytes = 4 * len(maps.queries) * len(keys) * (1 if scale == "linear" else 2)
     places = (
         "Click a cell to choose its query and key."
-        if len(maps.queries) * len(keys) // 2 < plots.MAX_MARKERS
+        if len(maps.queries) * len(keys) // 2 < map_plots.MAX_MARKERS
         else "A click chooses the strongest cell nearby; the fields and the text below choose any."
     )
     st.caption(
@@ -268,9 +272,9 @@ def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
         name={"paid": "pays", "received": "receives"}.__getitem__,
     )
     values = found.paid if side == "paid" else found.received
-    colours = plots.scale_cells(values[None, :], view.scale)[0]
+    colours = map_plots.scale_cells(values[None, :], view.scale)[0]
     if view.scale == "logarithmic":
-        colours = 1 - colours / plots.LOWEST_LOGARITHM
+        colours = 1 - colours / map_plots.LOWEST_LOGARITHM
     token_strip(
         inputs.labels,
         key="attention_strip",
@@ -292,7 +296,7 @@ def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
             st.plotly_chart(
                 plots.token_profile(found, text=map_text(inputs, None)),
                 key="attention_profile_figure",
-                config=plots.CONFIG,
+                config=style.CONFIG,
                 alt="Attention that the chosen token pays and receives, along the text",
             )
 

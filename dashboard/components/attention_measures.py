@@ -11,6 +11,7 @@ from dashboard.components.csv import csv_bytes
 from dashboard.components.head_grid import GridMeasure
 from dashboard.components.prompt import Inputs
 from dashboard.plots import attention as plots
+from dashboard.plots import style
 from gpt_core.attention_measures import MEASURES, HeadMeasures
 from gpt_core.repeated_tokens import SCORES, RepeatedTokensProbe
 from gpt_core.tasks import MeasureHeadsTask, RepeatedTokensTask
@@ -49,7 +50,7 @@ def draw(inputs: Inputs, *, layer: int, head: int) -> None:
             key="attention_measure_map",
             on_select=lambda: take_head("attention_measure_map"),
             selection_mode="points",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt=f"{measure.title} of every head",
         )
         counted = (
@@ -155,7 +156,7 @@ def _draw_probe(inputs: Inputs, *, layer: int, head: int) -> None:
         key="attention_probe_map",
         on_select=lambda: take_head("attention_probe_map"),
         selection_mode="points",
-        config=plots.CONFIG,
+        config=style.CONFIG,
         alt=f"{name} of every head in the probe",
     )
     if np.isfinite(probe.first_surprisal):

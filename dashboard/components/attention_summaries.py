@@ -7,7 +7,7 @@ from dashboard.components import job, link
 from dashboard.components.attention_map import View, map_text, picture_config
 from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
-from dashboard.plots import attention as plots
+from dashboard.plots import attention_map as map_plots
 from gpt_core.attention_export import origin_of
 from gpt_core.attention_summaries import AttentionSummary, parse_heads
 from gpt_core.errors import InputError
@@ -57,7 +57,7 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int, boundary: i
     n_tokens, rows, keys = len(inputs.token_ids), view.rows, view.keys
     cells = np.where(np.tri(n_tokens, dtype=bool), found.weights, np.float32(np.nan))
     st.plotly_chart(
-        plots.map_figure(
+        map_plots.map_figure(
             cells[rows.start : rows.stop, keys.start : keys.stop],
             rows=rows,
             keys=keys,

@@ -83,6 +83,13 @@ def look(slot: str, *, since: int = 0) -> JobStatus | None:
     return status
 
 
+def wait(slot: str, seconds: float) -> None:
+    """Wait at most `seconds` for the job in `slot` to end."""
+    held: _Slot | None = st.session_state.get(f"_job_{slot}")
+    if held is not None and held.status is None:
+        shared_engine().wait(held.job_id, seconds)
+
+
 def running(slot: str) -> bool:
     """Whether something in `slot` has not ended yet."""
     status = look(slot)

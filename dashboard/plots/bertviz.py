@@ -18,6 +18,11 @@ import numpy as np
 
 VENDOR = Path(__file__).parent / "vendor"
 
+#: A page up to this many bytes is drawn at once, a larger one after a click, a still larger one not at all: a browser
+#: needs most of a minute and two million elements for 65 MB.
+FREE_BYTES = 5_000_000
+MAX_BYTES = 40_000_000
+
 # The page's own colours, as in .streamlit/config.toml; the page is a document of its own and cannot inherit them.
 BACKGROUND = {"light": "#ffffff", "dark": "#12161c"}
 TEXT = {"light": "#0f1720", "dark": "#e6eaf0"}

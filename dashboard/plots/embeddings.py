@@ -22,7 +22,6 @@ _RIM = 112
 #: Percentile of |value| at which the colours end: a few dimensions of trained tables are so large that all others
 #: would be white beside them.
 COLOUR_PERCENTILE = 99.0
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 from dashboard.plots import style
 from gpt_core.few_shot import ShotOutcome
 
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 PALETTE = (style.ACCENT, style.SECOND, "#3a9d5d", "#9254c8", "#c23b5a", "#4aa5b5", "#7a6a4f", "#8a95a1")
 
 

@@ -36,7 +36,6 @@ COLOUR_NOTES = {
         "tokens are equally probable."
     ),
 }
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 
 
 def top_ids(result: SamplingResult, k: int) -> np.ndarray:

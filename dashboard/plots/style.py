@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 #: Probability 0..1: from the page's own background upwards, so that 0 is nothing. Perceptually even (cividis' range).
@@ -16,6 +18,8 @@ MUTED = "#8a95a1"
 SERIES = (ACCENT, SECOND, "#23967f", "#c2569b", "#8a9a2b", "#7a5cc7", "#b0483a", "#5f7d95")
 #: Transparent: figures sit on the page's background in both themes.
 CLEAR = "rgba(0,0,0,0)"
+#: Plotly's settings of every figure.
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
 #: More ticks than this are thinned out: they could not be read.
 MAX_TICKS = 60
 
@@ -69,4 +73,23 @@ def finish(figure: go.Figure, *, height: int) -> go.Figure:
         plot_bgcolor=CLEAR,
         font={"size": 13},
         hoverlabel={"align": "left"},
+    )
+
+
+def click_targets(x: np.ndarray, y: np.ndarray, values: np.ndarray, *, side: float, hover: str) -> go.Scatter:
+    """Markers over a heatmap that cannot be seen, for Plotly reports no click on the heatmap itself.
+
+    x, y, values `(n,)`: places and what stands there, `%{customdata}` in `hover`. side: of a marker, in pixels.
+    """
+    unseen: dict[str, Any] = {"marker": {"opacity": 0}}
+    return go.Scatter(
+        x=x,
+        y=y,
+        customdata=values,
+        mode="markers",
+        marker={"symbol": "square", "size": side, "opacity": 0, "color": ACCENT},
+        selected=unseen,
+        unselected=unseen,
+        showlegend=False,
+        hovertemplate=hover,
     )

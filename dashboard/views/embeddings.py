@@ -9,6 +9,7 @@ from dashboard.components.csv import csv_bytes
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
 from dashboard.plots import embeddings as plots
+from dashboard.plots import style
 from gpt_core.embeddings import SPACES, print_vectors
 from gpt_core.errors import GptCoreError, UnsupportedError
 from gpt_core.tasks import TraceTask, WalkTask
@@ -65,7 +66,7 @@ st.plotly_chart(
         found, labels=inputs.labels, token_ids=inputs.token_ids, rows=rows, dimensions=dimensions
     ),
     key="embeddings_maps",
-    config=plots.CONFIG,
+    config=style.CONFIG,
     alt="Vectors of the tokens as heatmaps",
 )
 st.caption(
@@ -122,7 +123,7 @@ if found.position_vectors is None:
             st.plotly_chart(
                 plots.rotary_figure(angles, n_tokens=n_tokens),
                 key=f"embeddings_rotary_{number}",
-                config=plots.CONFIG,
+                config=style.CONFIG,
                 alt="Rotary frequencies, and cosine of the angle by position and pair",
             )
             if angles.scaling != 1:
@@ -149,7 +150,7 @@ with map_column:
             rows=rows,
         ),
         key="embeddings_similarity",
-        config=plots.CONFIG,
+        config=style.CONFIG,
         alt="Cosine similarity of the prompt's tokens",
     )
 with text_column:
@@ -176,7 +177,7 @@ try:
         st.plotly_chart(
             plots.neighbour_bars(near, labels=near_labels),
             key="embeddings_neighbours",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="Nearest tokens by cosine",
         )
         st.caption(
@@ -238,7 +239,7 @@ with bar_column:
     st.plotly_chart(
         plots.parameter_bars(parts),
         key="embeddings_parameters",
-        config=plots.CONFIG,
+        config=style.CONFIG,
         alt="Parameters by part",
     )
 with table_column:
@@ -341,6 +342,6 @@ with walk_box:
         st.plotly_chart(
             plots.walk_figure(walk),
             key="embeddings_walk_figure",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="Length of the vectors, and difference of the walk, block by block",
         )

@@ -10,6 +10,7 @@ from dashboard.components import example_table, generation_output, job, link, mo
 from dashboard.components.explain import show_sources
 from dashboard.components.message import show_error, show_problem
 from dashboard.plots import few_shot as plots
+from dashboard.plots import style
 from gpt_core.errors import GptCoreError
 from gpt_core.few_shot import TASKS, answer_settings, build_prompt
 from gpt_core.tasks import GenerateTask, ShotsTask
@@ -134,7 +135,7 @@ with answer_column:
             st.plotly_chart(
                 plots.label_bars(outcomes),
                 key="few_shot_bars",
-                config=plots.CONFIG,
+                config=style.CONFIG,
                 alt="Label probabilities",
             )
             st.dataframe(

@@ -13,6 +13,7 @@ from dashboard.components.stage_row import stage_row
 from dashboard.components.token_picker import pick_token, pick_tokens
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import predictions as plots
+from dashboard.plots import style
 from gpt_core.catalog import load_name
 from gpt_core.decoding import FILTERS, STAGE_LABELS, STAGES
 from gpt_core.errors import GptCoreError
@@ -66,7 +67,7 @@ with figure_column:
     st.plotly_chart(
         plots.next_token_bars(result, token_ids=shown, labels=shown_labels),
         key="predictions_bars",
-        config=plots.CONFIG,
+        config=style.CONFIG,
         alt="Most probable next tokens",
     )
     st.caption(
@@ -211,7 +212,7 @@ elif view == "Logit lens":
                 colour=colour,
             ),
             key="predictions_lens",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="Logit lens",
         )
         if colour == "KL":
@@ -236,7 +237,7 @@ elif view == "Logit lens":
                 labels=cache.labels(inputs.model, followed),
             ),
             key="predictions_trajectories",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="Rank of chosen tokens by depth",
         )
 elif view == "Who said so?":
@@ -260,7 +261,7 @@ elif view == "Who said so?":
         st.plotly_chart(
             plots.contribution_heatmap(found),
             key="predictions_contributions",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="What each head and MLP adds to the logit",
         )
         st.text(
@@ -315,7 +316,7 @@ else:
         st.plotly_chart(
             plots.saliency_bars(mattered, labels=inputs.labels, token_ids=inputs.token_ids),
             key="predictions_saliency",
-            config=plots.CONFIG,
+            config=style.CONFIG,
             alt="What each token did for the chosen one",
         )
         st.text(

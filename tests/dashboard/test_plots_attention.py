@@ -5,21 +5,23 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dashboard.plots import attention as plots
 from dashboard.plots.attention import (
-    LOWEST_LOGARITHM,
     MAX_LINES,
+    contribution_bars,
+    head_values,
+    moved_bars,
+    token_lines,
+    token_profile,
+)
+from dashboard.plots.attention_map import (
+    LOWEST_LOGARITHM,
+    MAX_MAP_CELLS,
     MAX_MARKERS,
     SCALES,
     MapText,
     attention_heatmap,
-    contribution_bars,
-    head_values,
     map_figure,
-    moved_bars,
     scale_cells,
-    token_lines,
-    token_profile,
 )
 from gpt_core.attention import AttentionMaps, TokenAttention
 from gpt_core.attention_cell import CellSteps
@@ -253,4 +255,4 @@ def test_head_values_name_layer_and_head() -> None:
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (1.5, 2.5, 0.5, 1.5)
     assert head_values(values * np.nan, unit="bits", chosen=(0, 0), name="entropy").data[0].zmax == 1
     assert head_values(values * 0, unit="bits", chosen=(0, 0), name="entropy").data[0].zmax == 1
-    assert plots.MAX_MAP_CELLS * 4 == 2 * 2**20
+    assert MAX_MAP_CELLS * 4 == 2 * 2**20

@@ -76,7 +76,9 @@ def _no_softcap(patch: pytest.MonkeyPatch) -> None:
 
 
 def _neighbouring_layer(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attention, "layer_capture", lambda trace, layer: trace.attention[(layer + 1) % trace.n_layers])
+    patch.setattr(
+        attention, "layer_capture", lambda trace, layer: trace.attention[(layer + 1) % trace.n_layers]
+    )
 
 
 def _neighbouring_head(patch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,10 @@ from typing import Any
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import job, link
+from dashboard.components import assets, job, link
 from dashboard.components.head_grid.page import head_grid_page, page_facts
 from dashboard.components.head_grid.payload import GridMeasure, pack_cells, pack_frame, run_name
 from dashboard.components.message import show_error
-from gpt_core.engine import shared_engine
 from gpt_core.errors import GptCoreError
 from gpt_core.head_grid import grid_step
 from gpt_core.tasks import HeadGridTask
@@ -37,7 +36,9 @@ def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-_frame = st.components.v2.component("head_grid", js=_read("head_grid.js"), css=_read("head_grid.css"))
+_frame = st.components.v2.component(
+    "head_grid", js=assets.script(_HERE / "head_grid.js"), css=_read("head_grid.css")
+)
 _cells = st.components.v2.component("head_grid_cells", js=_read("cells.js"))
 _selection = st.components.v2.component("head_grid_selection", js=_read("selection.js"))
 
@@ -61,7 +62,6 @@ class _Stream:
     """What the browser has of a grid that is being computed."""
 
     task: HeadGridTask
-    job_id: str
     n_layers: int
     chunks: list[tuple[int, int]] = field(default_factory=list)
     """Layers from, to: as they were sent, so that what is sent again is the same and need not travel."""
@@ -115,7 +115,7 @@ def head_grid(
             ),
             on_chosen_change=partial(_take_choice, key, shape, dict(select_into)),
         )
-        _look(stream)
+        _look(key, stream)
         more = not stream.ended
         st.fragment(_send, run_every=INTERVAL if more else None)(key, run, more)
         _selection(
@@ -201,21 +201,18 @@ def _stream(key: str, task: HeadGridTask, n_layers: int) -> _Stream:
     name = f"_stream_{key}"
     held: _Stream | None = st.session_state.get(name)
     if held is None or held.task.key != task.key:
-        held = st.session_state[name] = _Stream(task=task, job_id=_submit(task), n_layers=n_layers)
-        shared_engine().wait(held.job_id, PATIENCE)
+        held = st.session_state[name] = _Stream(task=task, n_layers=n_layers)
+        # The pictures come in beside what else the page waits for, and do not push it out.
+        job.start(task, slot=key, beside=True)
+        job.wait(key, PATIENCE)
     return held
-
-
-def _submit(task: HeadGridTask) -> str:
-    # A slot of its own: the pictures come in beside what else the page waits for, and do not push it out.
-    return shared_engine().submit(task, session=f"{job.session_id()}/heads", alive=job.alive_check())
 
 
 def _send(key: str, run: str, more: bool) -> None:
     """Send the layers that are there; with `more`, those that come, until the last."""
     stream: _Stream = st.session_state[f"_stream_{key}"]
     had_ended = stream.ended
-    _look(stream)
+    _look(key, stream)
     model, token_ids = stream.task.model, stream.task.token_ids
     for first, stop in stream.chunks:
         layers = [cache.layer_thumbnails(model, token_ids, layer) for layer in range(first, stop)]
@@ -228,13 +225,13 @@ def _send(key: str, run: str, more: bool) -> None:
         st.rerun()
 
 
-def _look(stream: _Stream) -> None:
+def _look(key: str, stream: _Stream) -> None:
     """See which layers have come since the last look."""
     if stream.ended:
         return
-    status = shared_engine().poll(stream.job_id)
+    status = job.look(key)
     if status is None or status.state == "cancelled":  # forgotten, or nobody was there for a while
-        stream.job_id = _submit(stream.task)
+        job.start(stream.task, slot=key, beside=True)
         return
     if len(status.items) > stream.sent:
         stream.chunks.append((stream.sent, len(status.items)))

@@ -5,8 +5,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
+
+from dashboard.components import assets
+from gpt_core.attention_export import origin_of
 
 HERE = Path(__file__).parent
 
@@ -82,16 +84,14 @@ script-src 'sha256-{digest}'">
     return page.encode("utf-8", errors="replace").decode()
 
 
-def page_facts(model: str, *, dtype: str = "float32") -> dict[str, str]:
+def page_facts(model: str) -> dict[str, str]:
     """What the footer says of a model `source:name@revision`, and of the programs that made the pictures."""
-    name, _, revision = model.partition("@")
+    origin = origin_of(model)
     return {
-        "Model": name,
-        "Revision": revision or "none",
-        "Computed in": f"{dtype}; pictures in 8 bits a cell",
-        "Versions": ", ".join(
-            f"{package} {version(package)}" for package in ("gpt-dashboard", "torch", "transformers", "numpy")
-        ),
+        "Model": origin.model,
+        "Revision": origin.revision or "unknown",
+        "Computed in": f"{origin.dtype}; pictures in 8 bits a cell",
+        "Versions": origin.versions,
     }
 
 
@@ -102,7 +102,7 @@ def _variables(theme: str) -> str:
 
 @cache
 def _script() -> str:
-    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("head_grid.js", "standalone.js"))
+    script = assets.script(HERE / "head_grid.js") + (HERE / "standalone.js").read_text(encoding="utf-8")
     assert "</" not in script, "a script cannot hold what would end it"
     return script
 
