@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from gpt_core.manifest import verify_manifest
-from training import export, train
+from training import export, prepare, train
 from training.train import ChunkedCrossEntropy, Ids, Run, Settings, learning_rate_at, make_batch, repeated_row
 
 SMALL = Settings(n_layer=1, n_head=2, n_embd=16, n_positions=128, rows=4, repeated_rows=1, warmup=2)
@@ -23,6 +23,7 @@ def data(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     known = rng.choice(train.VOCABULARY - 1, 299, replace=False)
     known[:50] = np.arange(50)
+    known[50:54] = train.ANSWERS
     counts = np.zeros(train.VOCABULARY, dtype=np.int64)
     for name in train.WEIGHTS:
         stream = np.resize([*known, train.END_OF_TEXT], 8 * 512).astype(np.uint16)
@@ -102,6 +103,25 @@ def test_a_step_draws_the_same_rows_whenever_it_is_made(data: Path) -> None:
     counted = targets[0] >= 0
     assert 0 < counted.sum() < SMALL.n_positions, "of the random row, what is said again"
     assert (targets[0, :-1] == inputs[0, 1:])[counted[:-1]].all()
+
+
+def test_the_answers_are_one_token_each() -> None:
+    words = [" Positive", " Negative", " positive", " negative"]
+    assert [tuple(prepare.load_tokenizer().encode(word).ids) for word in words] == [(i,) for i in train.ANSWERS]
+
+
+def test_a_label_counts_for_more(data: Path, tmp_path: Path) -> None:
+    run = Run(data, tmp_path, None, SMALL)
+    inputs, targets = make_batch(0, run.streams, run.ids, SMALL)
+    labels = torch.isin(targets, torch.from_numpy(run.ids.compact[list(train.ANSWERS)]))
+    assert labels.any()
+    counted = targets >= 0
+    with torch.inference_mode():
+        logits = run.model(inputs).logits
+        loss = torch.nn.functional.cross_entropy
+        expected = loss(logits[counted], targets[counted])
+        expected += SMALL.answer_weight * loss(logits[labels], targets[labels])
+    assert run.train_step(6) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_run_that_was_stopped_goes_on_as_it_would_have(data: Path, tmp_path: Path) -> None:
