@@ -17,19 +17,15 @@ bare loop in a thread of its own, on GPT-2 small's geometry.
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import torch
@@ -46,12 +42,9 @@ from transformers.generation.streamers import BaseStreamer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gpt_core.catalog import (  # noqa: E402  (a script knows only its own folder)
-    BUNDLED_FOLDER,
-    MODEL_FOLDERS_VARIABLE,
-    ModelId,
-    list_models,
-)
+from benchmarks.generation_page import page_overhead  # noqa: E402  (a script knows only its own folder)
+from benchmarks.generation_peers import time_peers  # noqa: E402
+from gpt_core.catalog import BUNDLED_FOLDER, ModelId  # noqa: E402
 from gpt_core.decode_fast import fast_decoder, int8_shift  # noqa: E402
 from gpt_core.decoding import GenerationSettings  # noqa: E402
 from gpt_core.generation import generate_tokens  # noqa: E402
@@ -194,8 +187,8 @@ def contenders(
 def time_model(name: str, folder: Path | None, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Time every contender on one model, in turn, and print a table."""
     network, tokenizer, source = make_model(name, folder)
-    peer = AutoModelForCausalLM.from_config(network.config, attn_implementation="sdpa").float().eval()
-    peer.load_state_dict(network.state_dict())
+    peer = copy.deepcopy(network).eval()
+    peer.set_attn_implementation("sdpa")
     for one in (peer, network):
         one.generation_config.eos_token_id = None
     lm = wrap_network(network, tokenizer, model_id=ModelId("local", name))
@@ -246,163 +239,6 @@ def time_model(name: str, folder: Path | None, lengths: tuple[int, ...]) -> dict
     return found
 
 
-#: Run by the peers' Python: the rate of ctranslate2 or llama.cpp on the same ids, as JSON.
-PEER_PROGRAM = """\
-import json, sys, time
-kind, folder, ids, n = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-times = []
-if kind.startswith("ctranslate2"):
-    import ctranslate2
-    model = ctranslate2.Generator(folder, device="cpu", compute_type=kind.split()[1], intra_threads=int(sys.argv[5]))
-    tokens = json.loads(open(folder + "/tokens.json").read())
-    prompt = [tokens[i] for i in ids]
-    for attempt in range(3):
-        times = []
-        for step in model.generate_tokens(prompt, max_length=n, min_length=n, sampling_topk=1, end_token=[]):
-            times.append(time.perf_counter())
-else:
-    import llama_cpp
-    model = llama_cpp.Llama(folder, n_ctx=1024, n_threads=int(sys.argv[5]), verbose=False)
-    for attempt in range(3):
-        model.reset()
-        times = []
-        for token in model.generate(ids, temp=0.0):
-            times.append(time.perf_counter())
-            if len(times) == n:
-                break
-print(json.dumps((len(times) - 1) / (times[-1] - times[0])))
-"""
-
-
-def time_peers(python: str | None, lengths: tuple[int, ...]) -> dict[str, Any]:
-    """ctranslate2 on GPT-2 small's geometry, and llama.cpp on the file that LLAMA_GGUF names."""
-    if not python:
-        print("\nctranslate2, llama.cpp: no Python that has them was named (PEERS_PYTHON)")
-        return {}
-    found: dict[str, Any] = {}
-    print("\nother programs, GPT-2 small's geometry unless said otherwise")
-    with tempfile.TemporaryDirectory() as home:
-        network, _, _ = make_model("gpt2", None)
-        folder = Path(home) / "model"
-        network.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(BUNDLED_FOLDER)
-        tokenizer.save_pretrained(folder)
-        converted = Path(home) / "ct2"
-        program = (
-            "import sys, ctranslate2.converters as c; "
-            "c.TransformersConverter(sys.argv[1]).convert(sys.argv[2], force=True)"
-        )
-        made = subprocess.run(
-            [python, "-c", program, str(folder), str(converted)], capture_output=True, text=True, check=False
-        )
-        if made.returncode:
-            print(f"ctranslate2: {made.stderr.strip().splitlines()[-1][:160] if made.stderr else 'failed'}")
-        else:
-            tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-            (converted / "tokens.json").write_text(json.dumps(tokens))
-        kinds = [("ctranslate2 float32", converted), ("ctranslate2 int8", converted)]
-        if os.environ.get("LLAMA_GGUF"):
-            kinds.append(("llama.cpp (SmolLM2, its file's precision)", Path(os.environ["LLAMA_GGUF"])))
-        for kind, place in kinds:
-            for length in lengths:
-                ids = np.random.RandomState(length).randint(2, 49_000, length).tolist()
-                done = subprocess.run(
-                    [
-                        python,
-                        "-c",
-                        PEER_PROGRAM,
-                        kind,
-                        str(place),
-                        json.dumps(ids),
-                        str(NEW_TOKENS),
-                        str(torch.get_num_threads()),
-                    ],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                if done.returncode:
-                    reason = done.stderr.strip().splitlines()[-1][:160] if done.stderr else "failed"
-                    print(f"{length:>7}  {kind:<44} {reason}")
-                    continue
-                speed = float(done.stdout.strip().splitlines()[-1])
-                print(f"{length:>7}  {kind:<44}{speed:>10.1f} tokens/s")
-                found[f"{kind} {length}"] = round(speed, 1)
-    return found
-
-
-def page_overhead() -> tuple[float, float] | None:
-    """Tokens a second of the bare loop and of the same run on the page, on GPT-2 small's geometry."""
-    with suppress(ImportError):
-        from playwright.sync_api import sync_playwright
-
-        from tests.e2e.harness import chromium_path, open_browser, run_server, visit, wait_until_idle
-
-        if chromium_path() is None:
-            return None
-        with tempfile.TemporaryDirectory() as home:
-            folder = Path(home) / "models" / "gpt2-geometry"
-            network, tokenizer, _ = make_model("gpt2", None)
-            network.generation_config.eos_token_id = None
-            network.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            os.environ[MODEL_FOLDERS_VARIABLE] = str(folder.parent)
-            found = next(entry.model_id for entry in list_models() if entry.model_id.name == folder.name)
-            lm = wrap_network(network, tokenizer, model_id=ModelId("local", "bare"))
-            text = "Once upon a time, there was a little girl named"
-            ids = tokenizer.encode(text)
-            settings = GenerationSettings(max_new_tokens=128, seed=1)
-            bare: list[float] = []
-            paged: list[float] = []
-
-            def run_bare() -> None:
-                steps = list(generate_tokens(lm, ids, settings, keep=True))
-                bare.append(rate([step.elapsed for step in steps]))
-
-            with (
-                run_server(
-                    Path(home) / "server",
-                    env={
-                        "GPT_CORE_MODELS": str(folder.parent),
-                        "OMP_NUM_THREADS": str(torch.get_num_threads()),
-                    },
-                    timeout=120,
-                ) as server,
-                sync_playwright() as playwright,
-                open_browser(playwright) as browser,
-            ):
-                page = browser.new_page()
-                link = {
-                    "model": str(found),
-                    "prompt": text,
-                    "generation_seed": "1",
-                    "generation_max_new_tokens": str(settings.max_new_tokens),
-                }
-                visit(page, server, f"generation?{urlencode(link)}", timeout=120)
-                for repeat in range(REPEATS + 1):
-                    # In threads of their own, both: a second thread's pool of workers costs the same.
-                    thread = threading.Thread(target=run_bare)
-                    thread.start()
-                    thread.join()
-                    page.locator(".st-key-generation_start button").click()
-                    page.wait_for_function(
-                        "() => document.querySelector('.st-key-generation_stop button')?.disabled === false",
-                        timeout=60_000,
-                    )
-                    page.wait_for_function(
-                        "() => document.querySelector('.st-key-generation_stop button')?.disabled === true",
-                        timeout=120_000,
-                    )
-                    wait_until_idle(page)
-                    head = page.locator(".st-key-generation_tree_box header").first.inner_text()
-                    paged.append(float(head.split("then ")[1].split(" tokens/s")[0].replace(",", "")))
-                    if not repeat:
-                        bare.clear()
-                        paged.clear()
-            return statistics.median(bare), statistics.median(paged)
-    return None
-
-
 def main() -> None:
     """Print tables, and as the last line one JSON object."""
     parser = argparse.ArgumentParser(
@@ -427,8 +263,15 @@ def main() -> None:
         for name in GEOMETRIES
         if name in parts
     }
-    peers = time_peers(options.peers_python, lengths) if "peers" in parts else {}
-    overhead = page_overhead() if "page" in parts else None
+    peers, overhead = {}, None
+    if "peers" in parts or "page" in parts:
+        network, tokenizer, _ = make_model("gpt2", None)
+        if "peers" in parts:
+            peers = time_peers(
+                options.peers_python, network, tokenizer, lengths=lengths, new_tokens=NEW_TOKENS
+            )
+        if "page" in parts:
+            overhead = page_overhead(network, tokenizer, repeats=REPEATS)
     if overhead is not None:
         print(
             f"\nbare loop {overhead[0]:.1f} tokens/s, on the page {overhead[1]:.1f} tokens/s, captured and drawn"
