@@ -298,7 +298,9 @@ class Run:
             rows = min(4, (len(stream) - 1) // length)
             inputs = torch.from_numpy(stream[: rows * length].reshape(rows, length))
             targets = torch.from_numpy(stream[1 : rows * length + 1].reshape(rows, length))
-            losses[name] = round(float(self.loss_of(self.states_of(inputs), targets, n_ids=self.ids.count)), 3)
+            losses[name] = round(
+                float(self.loss_of(self.states_of(inputs), targets, n_ids=self.ids.count)), 3
+            )
         return losses
 
     def train_step(self, steps: int) -> float:

@@ -1,5 +1,8 @@
 """What each head does: measures on the text that is shown, and the probe of repeated random tokens."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -8,11 +11,11 @@ from dashboard import cache
 from dashboard.components import job, link
 from dashboard.components.attention_map import take_head
 from dashboard.components.csv import csv_bytes
-from dashboard.components.head_grid import GridMeasure
+from dashboard.components.head_grid import NO_MEASURE, ORDERS, GridMeasure
 from dashboard.components.prompt import Inputs
 from dashboard.plots import attention as plots
 from dashboard.plots import style
-from gpt_core.attention_measures import MEASURES, HeadMeasures
+from gpt_core.attention_measures import MEASURES, HeadMeasures, Measure
 from gpt_core.repeated_tokens import SCORES, RepeatedTokensProbe
 from gpt_core.tasks import MeasureHeadsTask, RepeatedTokensTask
 
@@ -74,6 +77,22 @@ def draw(inputs: Inputs, *, layer: int, head: int) -> None:
     _draw_probe(inputs, layer=layer, head=head)
 
 
+def grid_arrangement() -> dict[str, str]:
+    """For what the grid is marked and sorted by, the key of the session state that holds it; both are in the link."""
+    keys = {"measure": "attention_grid_measure", "order": "attention_grid_order"}
+    possible = {"measure": (NO_MEASURE, *map(_grid_name, MEASURES)), "order": ORDERS}
+    for name, key in keys.items():
+        link.restore(
+            key,
+            possible[name][0],
+            partial(_among, possible[name]),
+            allowed=", ".join(possible[name]),
+        )
+        link.publish(key, st.session_state[key])
+        link.show_notice(key)
+    return keys
+
+
 def grid_measures(inputs: Inputs) -> tuple[GridMeasure, ...] | None:
     """What the grid of all heads can be sorted by; None until it is computed, and the page is then drawn again."""
     task = MeasureHeadsTask(model=inputs.model, token_ids=inputs.token_ids)
@@ -88,7 +107,7 @@ def grid_measures(inputs: Inputs) -> tuple[GridMeasure, ...] | None:
     found: HeadMeasures = status.result
     return tuple(
         GridMeasure(
-            name=f"{measure.title} ({measure.unit})",
+            name=_grid_name(measure),
             definition=measure.definition,
             values=found.of(measure.name),
         )
@@ -103,6 +122,14 @@ def _await_measures() -> None:
         st.rerun()
 
 
+def _grid_name(measure: Measure) -> str:
+    return f"{measure.title} ({measure.unit})"
+
+
+def _among(possible: Sequence[str], text: str) -> str | None:
+    return text if text in possible else None
+
+
 def _count_tokens(n: int) -> str:
     """`n` tokens, in words."""
     return f"{n:,} token{'' if n == 1 else 's'}"
@@ -111,7 +138,7 @@ def _count_tokens(n: int) -> str:
 def _table(found: HeadMeasures) -> pd.DataFrame:
     _, n_layers, n_heads = found.values.shape
     layers, heads = np.indices((n_layers, n_heads))
-    columns = {measure.title + f" ({measure.unit})": found.of(measure.name).ravel() for measure in MEASURES}
+    columns = {_grid_name(measure): found.of(measure.name).ravel() for measure in MEASURES}
     return pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel()} | columns)
 
 

@@ -65,6 +65,7 @@ head_grid(
     ),
     select_into={name: f"attention_{name}" for name in ("layer", "head", "query", "key")},
     measures=measures,
+    arranged=attention_measures.grid_arrangement(),
 )
 
 st.subheader(f"Layer {layer}, head {head}")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard.components.head_grid import HeadChoice, check_choice
+from dashboard.components.head_grid import HeadChoice, check_arrangement, check_choice
 from dashboard.components.head_grid.page import head_grid_page, page_facts
 from dashboard.components.head_grid.payload import GridMeasure, pack_cells, pack_frame, run_name, unpack
 from gpt_core.head_grid import LayerThumbnails
@@ -133,6 +133,45 @@ def test_a_head_and_a_cell_are_believed(value: dict[str, int]) -> None:
 )
 def test_forged_choices_are_not(value: object) -> None:
     assert check_choice(value, *SHAPE) is None
+
+
+def test_an_arrangement_is_believed() -> None:
+    for value in ({"measure": "a", "order": "highest"}, {"measure": "none", "order": "layers"}):
+        assert check_arrangement(value, ["a", "b"]) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "a",
+        {},
+        {"measure": "a"},
+        {"measure": "c", "order": "highest"},
+        {"measure": "a", "order": "</script>"},
+        {"measure": None, "order": "layers"},
+        {"measure": ["a"], "order": "layers"},
+        {"measure": "a", "order": {"a": 1}},
+        {"measure": "a", "order": "highest", "more": 1},
+    ],
+)
+def test_forged_arrangements_are_not(value: object) -> None:
+    assert check_arrangement(value, ["a", "b"]) is None
+
+
+def test_a_link_restores_the_arrangement_and_a_bad_one_is_said() -> None:
+    name = "entropy (bits)"
+    at = open_page("attention", attention_grid_measure=name, attention_grid_order="lowest")
+    assert errors(at) == []
+    assert (at.session_state["attention_grid_measure"], at.session_state["attention_grid_order"]) == (
+        name,
+        "lowest",
+    )
+    at = open_page("attention", attention_grid_measure="<b>", attention_grid_order="up")
+    assert errors(at) == []
+    assert at.session_state["attention_grid_measure"] == "none"
+    assert "The link asks for something else here." in texts(at)
+    assert "Possible: layers, highest, lowest. Shown instead: layers." in texts(at)
 
 
 def test_the_page_shows_all_heads_and_one_token_works(bundled: LanguageModel) -> None:

@@ -45,6 +45,25 @@ def test_map_is_the_models_and_a_link_restores_it(page: Page, server: Server, ot
                 assert abs(row[k] - float(expected[q, k])) < 1e-5  # type: ignore[operator]
 
 
+def test_the_order_of_the_heads_is_in_the_link(page: Page, server: Server, other_server: Server) -> None:
+    visit(page, server, f"attention?prompt={PROMPT.replace(' ', '+')}")
+    first = page.locator(".heads .head").first
+    expect(page.locator(".heads .measure option")).to_have_count(8, timeout=30_000)
+    page.locator(".heads .measure").select_option(label="induction (probability)")
+    page.locator(".heads .order").select_option(value="highest")
+    expect(first).not_to_have_attribute("data-layer", "0")
+    wait_until_idle(page)
+    highest = first.get_attribute("aria-label")
+    assert (link_value(page, "attention_grid_measure"), link_value(page, "attention_grid_order")) == (
+        "induction (probability)",
+        "highest",
+    )
+    visit(page, other_server, page.url.removeprefix(server.url).lstrip("/"))
+    expect(first).to_have_attribute("aria-label", str(highest), timeout=30_000)
+    expect(page.locator(".heads .measure")).to_have_value("4")
+    expect(page.locator(".heads .order")).to_have_value("highest")
+
+
 def hover(page: Page, chart: str, across: float, down: float) -> str:
     """Point at a place of a figure, in shares of its width and height; what its hover says."""
     page.locator(f".st-key-{chart} .js-plotly-plot").evaluate(

@@ -107,7 +107,9 @@ def test_a_step_draws_the_same_rows_whenever_it_is_made(data: Path) -> None:
 
 def test_the_answers_are_one_token_each() -> None:
     words = [" Positive", " Negative", " positive", " negative"]
-    assert [tuple(prepare.load_tokenizer().encode(word).ids) for word in words] == [(i,) for i in train.ANSWERS]
+    assert [tuple(prepare.load_tokenizer().encode(word).ids) for word in words] == [
+        (i,) for i in train.ANSWERS
+    ]
 
 
 def test_a_label_counts_for_more(data: Path, tmp_path: Path) -> None:

@@ -22,8 +22,20 @@ from gpt_core.errors import GptCoreError
 from gpt_core.head_grid import grid_step
 from gpt_core.tasks import HeadGridTask
 
-__all__ = ["GridMeasure", "HeadChoice", "check_choice", "download_grid", "head_grid"]
+__all__ = [
+    "NO_MEASURE",
+    "ORDERS",
+    "GridMeasure",
+    "HeadChoice",
+    "check_arrangement",
+    "check_choice",
+    "download_grid",
+    "head_grid",
+]
 
+NO_MEASURE = "none"
+#: Layer by layer, or by a measure.
+ORDERS = ("layers", "highest", "lowest")
 #: Seconds that a page waits for pictures before it is drawn without them.
 PATIENCE = 0.25
 #: Seconds between looks at pictures that are still being computed.
@@ -86,6 +98,7 @@ def head_grid(
     selected: HeadChoice,
     select_into: Mapping[str, str],
     measures: Sequence[GridMeasure] | None = None,
+    arranged: Mapping[str, str] | None = None,
 ) -> HeadChoice | None:
     """Draw the grid of a text; what was chosen in this run, else None.
 
@@ -93,6 +106,8 @@ def head_grid(
     select_into: for `layer`, `head`, `query` and `key`, the key of the session state that a choice sets before the
     page runs, such as that of a number input; what is not named is not set.
     measures: what the grid can be sorted and marked by.
+    arranged: for `measure` (the name of one of them, or "none") and `order` (one of ORDERS), the key of the session
+    state that holds what is chosen, and that the reader's choice sets before the page runs.
     """
     facts = cache.geometry(model)
     shape = facts.n_layers, facts.n_heads, len(token_ids)
@@ -114,13 +129,18 @@ def head_grid(
                 measures=measures,
             ),
             on_chosen_change=partial(_take_choice, key, shape, dict(select_into)),
+            on_arranged_change=partial(
+                _take_arrangement, key, tuple(m.name for m in measures or ()), dict(arranged or {})
+            ),
         )
         _look(key, stream)
         more = not stream.ended
         st.fragment(_send, run_every=INTERVAL if more else None)(key, run, more)
         _selection(
             key=f"{key}_selection",
-            data={"grid": key} | asdict(marked),
+            data={"grid": key}
+            | asdict(marked)
+            | {name: st.session_state[held] for name, held in (arranged or {}).items()},
             height=1,
         )
     return check_choice(result.get("chosen"), *shape)
@@ -194,6 +214,23 @@ def _take_choice(key: str, shape: tuple[int, int, int], select_into: dict[str, s
         if number is not None:
             st.session_state[target] = number
             link.notice(target, "")
+
+
+def check_arrangement(value: object, names: Sequence[str]) -> dict[str, str] | None:
+    """`value` if it names one of these measures or none, and an order; else None: anyone can send anything."""
+    if not isinstance(value, Mapping) or set(value) != {"measure", "order"}:
+        return None
+    measure, order = value["measure"], value["order"]
+    if measure not in (NO_MEASURE, *names) or order not in ORDERS:
+        return None
+    return {"measure": measure, "order": order}
+
+
+def _take_arrangement(key: str, names: tuple[str, ...], held: dict[str, str]) -> None:
+    found = check_arrangement(st.session_state[key].get("arranged"), names)
+    if found is not None:
+        for name, target in held.items():
+            st.session_state[target] = found[name]
 
 
 def _stream(key: str, task: HeadGridTask, n_layers: int) -> _Stream:

@@ -12,6 +12,7 @@ const LARGE = 480
 const SMALL = 200
 // Narrower than this, the large picture goes below the grid.
 const WIDE = 720
+const NONE = "none"
 const HINT = "A picture only. Point at a cell for its tokens; a click chooses it."
 
 const chunks = (window[Symbol.for("head_grid.chunks")] ??= new Set())
@@ -105,6 +106,7 @@ function valueOf(measure, number) {
 export default function grid({ data, parentElement, setTriggerValue }) {
   const { one, leave } = mounted(grids, parentElement, Grid)
   one.report = choice => setTriggerValue("chosen", choice)
+  one.tellOrder = arrangement => setTriggerValue("arranged", arrangement)
   one.update(asBytes(data))
   return leave
 }
@@ -149,6 +151,8 @@ class Grid {
     this.pictures = new Map()
     this.cells = new Map()
     this.frameSum = ""
+    this.wanted = { measure: NONE, order: "layers" } // also while the measures are not there yet
+    this.saidOrder = "" // what the page last said of it
     this.active = 0 // place of the one button that Tab reaches
     this.looked = null // head under the pointer or the focus
     this.locked = null // head that was clicked, or that the page shows
@@ -176,8 +180,13 @@ class Grid {
       if (i !== null) this.choose(this.order[i])
     })
     this.board.addEventListener("keydown", event => this.onBoardKey(event))
-    this.measureChoice.addEventListener("change", () => this.arrange())
-    this.orderChoice.addEventListener("change", () => this.arrange())
+    for (const choice of [this.measureChoice, this.orderChoice]) {
+      choice.addEventListener("change", () => {
+        this.wanted = { measure: this.measure?.name ?? NONE, order: this.orderChoice.value }
+        this.arrange()
+        this.tellOrder(this.wanted)
+      })
+    }
     this.large.addEventListener("pointermove", event => this.point(this.cellAt(event)))
     this.large.addEventListener("pointerleave", () => this.point(null))
     this.large.addEventListener("click", event => this.chooseCell(this.cellAt(event)))
@@ -228,13 +237,10 @@ class Grid {
       this.root.dataset.drawn = "0"
       delete this.root.dataset.cells
     }
-    const measure = this.measureChoice.selectedOptions[0]?.textContent
     this.measureChoice.replaceChildren()
-    make("option", "", this.measureChoice, { value: "-1" }).textContent = "none"
+    make("option", "", this.measureChoice, { value: "-1" }).textContent = NONE
     frame.measures.forEach(({ name }, i) => {
-      const option = make("option", "", this.measureChoice, { value: String(i) })
-      option.textContent = name
-      option.selected = name === measure
+      make("option", "", this.measureChoice, { value: String(i) }).textContent = name
     })
     this.measureBox.hidden = this.orderBox.hidden = frame.measures.length === 0
     this.board.setAttribute("aria-label", `All heads: ${frame.n_layers} layers of ${frame.n_heads} heads`)
@@ -243,6 +249,13 @@ class Grid {
       "Pictures only, 8 bits a cell" +
       (step > 1 ? `, each the largest weight of ${step} × ${step}` : "") +
       ": no number is read from them. Rows look (queries), columns are looked at (keys)."
+    this.arrangeAsWanted()
+  }
+
+  arrangeAsWanted() {
+    const place = this.frame.measures.findIndex(({ name }) => name === this.wanted.measure)
+    this.measureChoice.value = String(place)
+    this.orderChoice.value = this.wanted.order
     this.arrange()
   }
 
@@ -558,6 +571,12 @@ class Grid {
   follow() {
     const said = selections.get(this.frame.grid)
     if (!said) return
+    const order = JSON.stringify([said.measure, said.order])
+    if (said.measure !== undefined && order !== this.saidOrder) {
+      this.saidOrder = order
+      this.wanted = { measure: said.measure, order: said.order }
+      this.arrangeAsWanted()
+    }
     this.locked = said.layer * this.frame.n_heads + said.head
     this.cell = said.query === null || said.key === null ? null : { query: said.query, key: said.key }
     if (!this.buttons.includes(this.root.getRootNode().activeElement)) this.moveTo(this.order.indexOf(this.locked))

@@ -1,4 +1,4 @@
-// Tells the grid of the same page which head and cell the page shows. It is apart from the grid's payload, so that a
+// Tells the grid of the same page which head and cell the page shows, and in what order the heads stand. It is apart from the grid's payload, so that a
 // selection sends a few bytes.
 
 const selections = (window[Symbol.for("head_grid.selections")] ??= new Map())
