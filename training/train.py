@@ -37,18 +37,18 @@ N_FREQUENT = 10_240
 #: Every so many steps the softmax runs over all ids.
 FULL_EVERY = 4
 
-#: Share of the text rows that each source gets.
+#: Share of the text rows that each source gets, before `Settings.late_from` and after: tasks first, then the texts that
+#: are harder to learn.
 WEIGHTS = {
-    "gutenberg_children": 0.27,
-    "storybooks_ccby": 0.11,
-    "tinyfabulist_permissive": 0.07,
-    "fairytaleqa_stories": 0.06,
-    "stories": 0.09,
-    "fewshot": 0.37,
-    "first_stories": 0.01,
-    "first_fewshot": 0.02,
+    "gutenberg_children": (0.27, 0.36),
+    "storybooks_ccby": (0.11, 0.20),
+    "tinyfabulist_permissive": (0.07, 0.10),
+    "fairytaleqa_stories": (0.06, 0.08),
+    "stories": (0.09, 0.05),
+    "fewshot": (0.37, 0.17),
+    "first_stories": (0.01, 0.01),
+    "first_fewshot": (0.02, 0.03),
 }
-
 
 #: " Positive", " Negative", " positive", " negative": one token each. A label is one token of twenty, and what it takes
 #: to be right about it is spread over the other nineteen: it is learned sooner where it counts for more than one.
@@ -71,6 +71,8 @@ class Settings:
     """Share of the steps in which the learning rate falls to zero."""
     answer_weight: float = 0.1
     """What the mean loss at the labels of sentiment counts, beside the mean loss over all tokens."""
+    late_from: int = 800
+    """The step from which the texts are mixed in the second way."""
     seed: int = 2
 
 
@@ -167,7 +169,7 @@ def make_batch(
     rng = np.random.default_rng([settings.seed, step])
     length = settings.n_positions + 1
     names = list(WEIGHTS)
-    weights = np.array([WEIGHTS[name] for name in names])
+    weights = np.array([WEIGHTS[name][step >= settings.late_from] for name in names])
     end_of_text = int(ids.compact[END_OF_TEXT])
     inputs, targets = [], []
     for row in range(settings.rows):

@@ -105,6 +105,17 @@ def test_a_step_draws_the_same_rows_whenever_it_is_made(data: Path) -> None:
     assert (targets[0, :-1] == inputs[0, 1:])[counted[:-1]].all()
 
 
+def test_the_mixture_changes_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "WEIGHTS", {"stories": (1.0, 0.0), "fewshot": (0.0, 1.0)})
+    ids = Ids(np.load(data / "counts.npy"))
+    streams = {"stories": np.full(2000, 7), "fewshot": np.full(2000, 8)}
+    settings = Settings(**{**vars_of(SMALL), "repeated_rows": 0, "late_from": 3})
+    for step, expected in ((0, 7), (2, 7), (3, 8), (9, 8)):
+        inputs, targets = make_batch(step, streams, ids, settings)
+        assert (inputs == expected).all()
+        assert (targets == expected).all()
+
+
 def test_the_answers_are_one_token_each() -> None:
     words = [" Positive", " Negative", " positive", " negative"]
     assert [tuple(prepare.load_tokenizer().encode(word).ids) for word in words] == [
