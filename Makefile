@@ -2,7 +2,7 @@
 # make test    the same for the development tools, then the whole test suite
 # make check   format, lint, import rules and types
 # make evaluate-bundled   measure the model in the box; with the third-party texts in CORPUS, its held-out loss too
-# make train              make that model anew from these texts (hours; see training/README.md)
+# make train              make another of its kind from these texts (hours; see training/README.md)
 #
 # PYTHON=python3.12 make run           another Python for .venv
 # TORCH_INDEX=https://... make run     where pip finds the CPU build of torch
@@ -52,6 +52,7 @@ evaluate-bundled: $(ready)
 
 train: $(ready)
 	@$(python) -m training.prepare --corpus "$(CORPUS)"
+	@$(python) -m training.overlap
 	@$(python) -m training.train
 	@$(python) -m training.export
 

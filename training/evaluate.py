@@ -31,6 +31,7 @@ from gpt_core.model import LanguageModel, load_model, wrap_network
 from gpt_core.trace import trace_tokens
 from training import fewshot, prepare
 from training.overlap import LABELLED_FILES, SENTENCES_FILE, read_labelled, split_labelled
+from training.vocabulary import END_OF_TEXT, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -97,9 +98,9 @@ def known_ids(kind: str) -> np.ndarray:
 
 
 def repeated_sequences(ids: np.ndarray) -> Iterator[np.ndarray]:
-    """`(2 * HALF,)` each: random ids said twice; sequence number s is drawn by seed s."""
+    """`(2 * HALF,)` each: random ids, no two equal, said twice; sequence number s is drawn by seed s."""
     for seed in range(N_SEQUENCES):
-        half = np.random.default_rng(seed).choice(ids, HALF)
+        half = np.random.default_rng(seed).choice(ids, HALF, replace=False)
         yield np.concatenate([half, half])
 
 
@@ -323,7 +324,7 @@ def measure(lm: LanguageModel, corpus: Path | None) -> dict[str, Any]:
     if is_ours(lm):
         ids = known_ids("frequent_ids")
         found["heads"] = describe_heads(head_scores(lm, ids))
-        begun = head_scores(lm, ids, before=[prepare.END_OF_TEXT])
+        begun = head_scores(lm, ids, before=[END_OF_TEXT])
         found["heads_after_end_of_text"] = describe_heads(begun)
         found["heads_on_all_ids"] = describe_heads(head_scores(lm, known_ids("trained_ids")))
         found["heads_of_random_weights"] = describe_heads(head_scores(random_control(lm), ids))
@@ -337,9 +338,7 @@ def measure(lm: LanguageModel, corpus: Path | None) -> dict[str, Any]:
             test, _ = split_labelled(corpus / "fewshot" / f"{name}.jsonl")
             found[name] = sentiment_hits(lm, test)
         if is_ours(lm):
-            found["held_out"] = held_out_losses(
-                lm, prepare.held_out_streams(corpus, prepare.load_tokenizer())
-            )
+            found["held_out"] = held_out_losses(lm, prepare.held_out_streams(corpus, load_tokenizer()))
     return found
 
 
@@ -351,7 +350,7 @@ def measure_baselines(corpus: Path | None) -> dict[str, Any]:
     if corpus is not None:
         for name in LABELLED_FILES:
             lists[name], _ = split_labelled(corpus / "fewshot" / f"{name}.jsonl")
-        tokenizer = prepare.load_tokenizer()
+        tokenizer = load_tokenizer()
         rows, _ = prepare.split_rows(corpus, lambda text: list(tokenizer.encode(text).ids))
         judges["bag of words, made sentences and labelled rows"] = bag_of_words(rows)
     found: dict[str, Any] = {}

@@ -24,7 +24,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt_core.manifest import write_manifest
-from training.train import END_OF_TEXT, N_FREQUENT, VOCABULARY, WEIGHTS, Ids, Settings, make_model
+from training.train import N_FREQUENT, WEIGHTS, Ids, Settings, make_model
+from training.vocabulary import END_OF_TEXT, VOCABULARY
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -81,15 +82,7 @@ def read_run(run: Path, data: Path) -> tuple[GPT2LMHeadModel, Ids, dict[str, Any
     """The model of a run with its compact ids, and the run's state."""
     ids = Ids(np.load(data / "counts.npy"))
     state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
-    settings = state["settings"]
-    config = GPT2Config(
-        vocab_size=ids.count,
-        n_positions=settings["n_positions"],
-        n_embd=settings["n_embd"],
-        n_layer=settings["n_layer"],
-        n_head=settings["n_head"],
-    )
-    model = GPT2LMHeadModel(config).eval()
+    model = make_model(Settings(**state["settings"]), ids, None).eval()
     model.load_state_dict(state["model"])
     return model, ids, state
 
@@ -113,7 +106,8 @@ def describe(data: Path, ids: Ids, state: dict[str, Any], keep: float) -> dict[s
         "tokens": state["step"] * settings["rows"] * settings["n_positions"],
         "settings": settings,
         "keep": keep,
-        "shares": WEIGHTS,
+        "shares": state["shares"],
+        "began_from": state["began_from"],
         "corpus": json.loads((data / "manifest.json").read_text()),
         "trained_ids": bitmap(ids.gpt2),
         "frequent_ids": bitmap(ids.gpt2[:N_FREQUENT]),
@@ -136,6 +130,7 @@ def export(run: Path, data: Path, out: Path, start: Path | None = None, keep: fl
 
     config = small.config.to_dict() | {
         "vocab_size": VOCABULARY,
+        "activation_function": "gelu_new",
         "bos_token_id": END_OF_TEXT,
         "eos_token_id": END_OF_TEXT,
         "resid_pdrop": 0.0,
@@ -147,9 +142,10 @@ def export(run: Path, data: Path, out: Path, start: Path | None = None, keep: fl
     model.load_state_dict(weights)
     out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(out)
-    for name in TOKENIZER_FILES:
-        if out.resolve() != (ROOT / "gpt_core" / "bundled").resolve():
-            shutil.copyfile(ROOT / "gpt_core" / "bundled" / name, out / name)
+    bundled = ROOT / "gpt_core" / "bundled"
+    if out.resolve() != bundled.resolve():
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(bundled / name, out / name)
     (out / "training.json").write_text(json.dumps(describe(data, ids, state, keep), indent=1) + "\n")
     write_manifest(out)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+
+from training.vocabulary import load_tokenizer
 
 RUN = 5
 WORD = re.compile(r"[a-z0-9']+")
 
-TOKENIZER_FILE = Path(__file__).parent.parent / "gpt_core" / "bundled" / "tokenizer.json"
 SENTENCES_FILE = Path(__file__).parent / "sentiment_50.jsonl"
 #: The labelled rows of the corpus; 200 of each are for testing, the others may be trained on.
 LABELLED_FILES = ("sentiment_amazon_snippets", "sentiment_movie_sentences")
@@ -89,7 +89,7 @@ def find_runs(stream: np.ndarray, overlap: Overlap) -> list[int]:
 
 def check_streams(data: Path) -> int:
     """Print, for each training stream, how often it shares five tokens or words in a row; the sum of all."""
-    tokenizer = Tokenizer.from_file(str(TOKENIZER_FILE))
+    tokenizer = load_tokenizer()
     overlap = Overlap(
         (text for text, _ in read_labelled(SENTENCES_FILE)),
         lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),

@@ -23,10 +23,9 @@ from tokenizers import Tokenizer
 
 from training import fewshot, stories
 from training.overlap import LABELLED_FILES, SENTENCES_FILE, Overlap, read_labelled, split_labelled
+from training.vocabulary import END_OF_TEXT, VOCABULARY, load_tokenizer
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY = 50257
-END_OF_TEXT = 50256
 #: Tokens of each source that are kept for the measurement.
 N_HELD_OUT = 16 * 1024
 
@@ -103,11 +102,6 @@ def to_stream(documents: Sequence[Sequence[int]]) -> np.ndarray:
 def sha256_of(path: Path) -> str:
     """The file's sha256 in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_tokenizer() -> Tokenizer:
-    """GPT-2's tokenizer, as it ships with the project."""
-    return Tokenizer.from_file(str(ROOT / "gpt_core" / "bundled" / "tokenizer.json"))
 
 
 def held_out_streams(corpus: Path, tokenizer: Tokenizer) -> dict[str, np.ndarray]:

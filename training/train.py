@@ -19,6 +19,7 @@ the learning rate moves with it. A GPU is used if there is one.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -29,9 +30,9 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from training.vocabulary import END_OF_TEXT, VOCABULARY
+
 ROOT = Path(__file__).parent.parent
-VOCABULARY = 50257
-END_OF_TEXT = 50256
 #: Ids that take part in every softmax.
 N_FREQUENT = 10_240
 #: Every so many steps the softmax runs over all ids.
@@ -213,6 +214,12 @@ def make_model(settings: Settings, ids: Ids, start: Path | None) -> GPT2LMHeadMo
     return model
 
 
+def describe_start(folder: Path) -> dict[str, str]:
+    """Which saved model a run begins from: its folder's name and the sha256 of its weights."""
+    weights = (folder / "model.safetensors").read_bytes()
+    return {"name": folder.name, "sha256": hashlib.sha256(weights).hexdigest()}
+
+
 def make_optimizers(model: GPT2LMHeadModel, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for tables, norms and biases."""
     matrices = [parameter for parameter in model.transformer.h.parameters() if parameter.ndim == 2]
@@ -241,6 +248,7 @@ class Run:
         self.model = make_model(settings, self.ids, start).to(self.device)
         self.optimizers = make_optimizers(self.model, settings.learning_rate)
         self.step = 0
+        self.began_from = None if start is None else describe_start(start)
         if self.checkpoint.exists():
             self.load()
 
@@ -253,6 +261,8 @@ class Run:
         """Go on where the run stopped."""
         state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
         assert state["settings"] == asdict(self.settings), "this run was begun with other settings"
+        assert state["shares"] == WEIGHTS, "this run was begun with other shares of the texts"
+        self.began_from = state["began_from"]
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -265,6 +275,8 @@ class Run:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "settings": asdict(self.settings),
+            "shares": WEIGHTS,
+            "began_from": self.began_from,
         }
         unfinished = self.checkpoint.with_suffix(".part")
         torch.save(state, unfinished)
@@ -344,7 +356,6 @@ def train(run: Run, steps_file: Path) -> None:
             run.say(f"step {run.step} of {steps} loss {smooth:.3f} rate {rate:.5f} {speed:.0f} tokens/s")
             started, n_since = time.monotonic(), 0
             steps = int(steps_file.read_text())
-        if run.step % 20 == 0:
             run.save()
         if run.step % 100 == 0:
             run.say(f"step {run.step} held out {json.dumps(run.held_out())}")
