@@ -31,6 +31,7 @@ SOURCES = {
     "fewshot": "made few-shot documents",
     "first_stories": "first generator's stories (12 plots)",
     "first_fewshot": "first generator's few-shot documents",
+    "tatoeba": "short sentences of Tatoeba, which neither read",
 }
 LISTS = {
     "sentiment_50": "50 sentences, committed before training",
@@ -141,8 +142,15 @@ def fill(report: dict[str, Any], folder: Path, corpus: Path, *, n_shared: int, b
         held_out=f"{N_HELD_OUT:,}",
         losses=make_table(
             [
-                [SOURCES[name], f"{loss:.3f}", f"{first['held_out']['nats_per_token'][name]:.3f}"]
-                for name, loss in ours["held_out"]["nats_per_token"].items()
+                [
+                    title,
+                    *(
+                        f"{model['held_out'][which][name]:.3f}"
+                        for which in ("nats_per_token", "nats_per_token_that_the_text_held")
+                        for model in (ours, first)
+                    ),
+                ]
+                for name, title in SOURCES.items()
             ]
         ),
         leaked=f"{ours['held_out']['probability_of_untrained_ids']:.0e}",

@@ -338,7 +338,11 @@ def measure(lm: LanguageModel, corpus: Path | None) -> dict[str, Any]:
             test, _ = split_labelled(corpus / "fewshot" / f"{name}.jsonl")
             found[name] = sentiment_hits(lm, test)
         if is_ours(lm):
-            found["held_out"] = held_out_losses(lm, prepare.held_out_streams(corpus, load_tokenizer()))
+            tokenizer = load_tokenizer()
+            streams = prepare.held_out_streams(corpus, tokenizer)
+            found["held_out"] = held_out_losses(
+                lm, streams | {"tatoeba": prepare.unread_stream(corpus, tokenizer)}
+            )
     return found
 
 

@@ -119,6 +119,14 @@ def held_out_streams(corpus: Path, tokenizer: Tokenizer) -> dict[str, np.ndarray
     return {name: stream[:N_HELD_OUT] for name, stream in streams.items()}
 
 
+def unread_stream(corpus: Path, tokenizer: Tokenizer) -> np.ndarray:
+    """`(n,)`: short English sentences of Tatoeba, twenty a document, which are in no training text of any stretch."""
+    lines = (corpus / "fewshot" / "translation_en_fr.jsonl").read_text(encoding="utf-8").splitlines()
+    sentences = [json.loads(line)["en"] for line in lines]
+    documents = [" ".join(sentences[start : start + 20]) for start in range(0, len(sentences), 20)]
+    return to_stream(encode_all(tokenizer, documents))
+
+
 def split_rows(corpus: Path, encode: Callable[[str], list[int]]) -> tuple[list[tuple[str, bool]], int]:
     """The labelled rows to train on, and how many were left out because they resemble a row kept for testing."""
     rows: list[tuple[str, bool]] = []

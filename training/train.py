@@ -1,6 +1,6 @@
 """Train the small GPT-2 on the prepared streams, starting from a model or from nothing; stops and goes on anywhere.
 
-usage: python -m training.train [--data build/training/data] [--run build/training/run] [--start FOLDER] [--steps 1900]
+usage: python -m training.train [--data build/training/data] [--run build/training/run] [--start FOLDER] [--steps 1820]
 
 What makes it fast enough for two CPU cores, and how the result differs from plain training:
 - Ids are renumbered by frequency ("compact"), and ids that no text holds have no row at all. Three steps of four
@@ -370,7 +370,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "training" / "data")
     parser.add_argument("--run", type=Path, default=ROOT / "build" / "training" / "run")
     parser.add_argument("--start", type=Path, help="folder of a saved GPT-2 of this size to begin from")
-    parser.add_argument("--steps", type=int, default=1900, help="where RUN/steps.txt does not say")
+    parser.add_argument("--steps", type=int, default=1820, help="where RUN/steps.txt does not say")
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
     steps_file = arguments.run / "steps.txt"
