@@ -39,6 +39,11 @@ class AttentionMaps:
         self.weights.flags.writeable = False
         self.allowed.flags.writeable = False
 
+    @property
+    def cells(self) -> np.ndarray:
+        """`(n_chosen_heads, n_queries, n_tokens)`: float32, the weights with NaN where the mask closes the cell."""
+        return open_weights(self.weights, self.allowed)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class AttentionSteps:
@@ -193,6 +198,12 @@ def open_cells(scores: torch.Tensor) -> torch.Tensor:
     return scores > torch.finfo(torch.float32).min / 2
 
 
+def open_weights(weights: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """`weights` with NaN where they are not `allowed`: a closed cell is not a weight of 0."""
+    cells: np.ndarray = np.where(allowed, weights, np.float32(np.nan))
+    return cells
+
+
 def token_attention(
     trace: Trace, *, layer: int, head: int, position: int, hide_first: bool = False
 ) -> TokenAttention:
@@ -211,7 +222,7 @@ def token_attention(
         first += float(maps.weights[0, max(0, 1 - start) :, 0].sum(dtype=np.float64))
         if hide_first:
             maps = without_first(maps)
-        cells = np.where(maps.allowed[0], maps.weights[0], np.float32(np.nan))
+        cells = maps.cells[0]
         received[rows.start : rows.stop] = cells[:, position]
         if position in rows:
             paid[:] = cells[position - start]

@@ -62,9 +62,12 @@ def pick_head(*, n_layers: int, n_heads: int) -> tuple[int, int]:
 
 def take_head(chart: str) -> None:
     """Open the head that was clicked in `chart`, a figure of layers by heads."""
-    point = _clicked(chart)
-    if point is not None:
-        st.session_state["attention_head"], st.session_state["attention_layer"] = point
+    _take(chart, across="attention_head", down="attention_layer")
+
+
+def take_cell(chart: str) -> None:
+    """Choose the query and the key that were clicked in `chart`, a figure of queries by keys."""
+    _take(chart, across="attention_key", down="attention_query")
 
 
 def origin_lines(model: str) -> tuple[str, ...]:
@@ -147,7 +150,7 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
                 maps, head=head, text=text, scale=scale, keys=keys, chosen=(query, key)
             ),
             key="attention_map",
-            on_select=_take_cell,
+            on_select=lambda: take_cell("attention_map"),
             selection_mode="points",
             config=picture_config(f"attention_{revision}_layer{layer}_head{head}", kind),
             alt=f"Attention map of layer {layer}, head {head}",
@@ -301,17 +304,13 @@ def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
             )
 
 
-def _take_cell() -> None:
-    point = _clicked("attention_map")
-    if point is not None:
-        st.session_state["attention_key"], st.session_state["attention_query"] = point
+def _take(chart: str, *, across: str, down: str) -> None:
+    """Choose what was clicked: its column into `across`, its row into `down`.
 
-
-def _clicked(chart: str) -> tuple[int, int] | None:
-    """Column and row of the clicked place; None where a click took a choice back, or is not one of a chart's."""
+    Nothing where a click took a choice back, or is not one of a chart's.
+    """
     points = st.session_state[chart].selection.points
-    if not points:
-        return None
-    x, y = points[0].get("x"), points[0].get("y")
-    whole = all(isinstance(place, (int, float)) and float(place).is_integer() for place in (x, y))
-    return (int(x), int(y)) if whole else None
+    places = [points[0].get(axis) for axis in ("x", "y")] if points else []
+    if places and all(isinstance(place, (int, float)) and float(place).is_integer() for place in places):
+        for key, place in zip((across, down), places, strict=True):
+            link.choose(key, int(place))

@@ -1,19 +1,25 @@
 """The Attention page through the router: its sections, what they refuse, and what stays closed."""
 
 import base64
+import html
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt_core.attention import attention_maps, without_first
 from gpt_core.attention_measures import measure_heads
 from gpt_core.attention_summaries import roll_out
+from gpt_core.catalog import BUNDLED_FOLDER
 from gpt_core.model import LanguageModel
+from gpt_core.tokenizer import decode_ids
 from gpt_core.trace import Trace, trace_text
 from tests.conftest import make_network
 from tests.dashboard.pages import errors, open_page, settle, texts
@@ -36,6 +42,24 @@ def chart(at: AppTest, key: str) -> dict[str, Any]:
             spec: dict[str, Any] = json.loads(element.proto.spec)
             return spec
     raise AssertionError(f"no chart {key}: {[element.proto.id for element in at.get('plotly_chart')]}")
+
+
+def channels(colour: str) -> list[int]:
+    """Red, green and blue of `rgb(1,2,3)`."""
+    return [int(part) for part in re.findall(r"\d+", colour)]
+
+
+def continued(**query: str) -> AppTest:
+    """The page after it continued PROMPT by 5 tokens."""
+    at = open_page("attention", prompt=PROMPT, attention_new_tokens="5", attention_decoding="Greedy", **query)
+    at.button(key="attention_continue").click()
+    return settle(at.run())
+
+
+def dashed(figure: dict[str, Any]) -> set[tuple[float, float]]:
+    """Where the boundary between prompt and generated text begins, along the keys and along the queries."""
+    shapes = figure["layout"].get("shapes", [])
+    return {(shape["x0"], shape["y0"]) for shape in shapes if shape["line"].get("dash") == "dash"}
 
 
 def numbers(array: dict[str, Any]) -> np.ndarray:
@@ -144,6 +168,17 @@ def test_two_prompts_are_compared_where_they_align(bundled: LanguageModel) -> No
     )
     np.testing.assert_allclose(found, two - one, atol=1e-6)
     assert np.abs(found).max() > 0
+    # Blue, at the upper end of the colours, is where the other pays more.
+    figure = chart(at, "attention_compare_difference")
+    assert "Blue: the other pays more. Red: this pays more." in texts(at)
+    low, high = (colour for _, colour in (figure["data"][0]["colorscale"][end] for end in (0, -1)))
+    assert channels(high)[2] > channels(high)[0]
+    assert channels(low)[0] > channels(low)[2]
+    assert figure["data"][0]["zmax"] == pytest.approx(np.abs(found).max())
+    note = html.unescape(figure["layout"]["xaxis2"]["title"]["text"])
+    assert "difference, layer 2, head 3: the other less this<" in note
+    assert f"the other: “{other}”, bundled:small-gpt2@" in note
+    assert f"this: “{PROMPT}”, bundled:small-gpt2@" in note
     at.text_area(key="attention_other_prompt").set_value(PROMPT + " a")
     settle(at.run())
     assert "until you press Compare" in texts(at)
@@ -194,10 +229,94 @@ def test_two_models_are_compared_where_they_align(
     settle(at.run())
     assert errors(at) == []
     assert numbers(chart(at, "attention_compare_difference")["data"][0]["z"]).shape == (12, 12)
+    note = chart(at, "attention_compare_difference")["layout"]["xaxis2"]["title"]["text"]
+    assert "the other: local:tiny-llama@" in note
+    assert "this: bundled:small-gpt2@" in note
+    # Each map is its own model's.
+    for side, folder in (("this", BUNDLED_FOLDER), ("other", tmp_path / "tiny-llama")):
+        found = np.nan_to_num(numbers(chart(at, f"attention_compare_{side}")["data"][0]["z"]))
+        np.testing.assert_allclose(found, eager_map(folder, PROMPT, layer=1, head=1), atol=1e-5)
+    assert not np.allclose(
+        eager_map(BUNDLED_FOLDER, PROMPT, layer=1, head=1),
+        eager_map(tmp_path / "tiny-llama", PROMPT, layer=1, head=1),
+        atol=0.01,
+    )
     at.selectbox(key="attention_layer").select(5)
     settle(at.run())
     assert errors(at) == []
     assert "The other model has layers 0–2 and heads 0–3. Chosen: layer 5, head 1." in texts(at)
+
+
+def eager_map(folder: Path, text: str, *, layer: int, head: int) -> np.ndarray:
+    """`(n_tokens, n_tokens)` by plain transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    with torch.inference_mode():
+        output = network.eval()(**tokenizer(text, return_tensors="pt"), output_attentions=True)
+    weights: np.ndarray = output.attentions[layer][0, head].numpy()
+    return weights
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_generated_tokens_are_compared_where_they_mean_the_same_in_the_other_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any, aligned: bool
+) -> None:
+    folder = tmp_path / "tiny-llama"
+    make_network("llama").save_pretrained(folder)
+    gpt2_tokenizer.save_pretrained(folder)
+    if not aligned:  # the same pieces, and so as many tokens, under other numbers
+        file = folder / "tokenizer.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        pieces = content["model"]["vocab"]
+        content["model"]["vocab"] = {
+            piece: number if number >= 50256 else (number + 1) % 50256 for piece, number in pieces.items()
+        }
+        file.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+    at = continued(
+        attention_section="Compare",
+        attention_compare="another model",
+        attention_layer="1",
+        attention_head="1",
+    )
+    at.button(key="attention_compare_start").click()
+    settle(at.run())
+    assert errors(at) == []
+    said = "The generated tokens are other tokens in the other model"
+    assert (said in texts(at)) != aligned
+    if aligned:
+        for name in ("this", "other", "difference"):
+            figure = chart(at, f"attention_compare_{name}")
+            assert numbers(figure["data"][0]["z"]).shape == (17, 17)
+            assert dashed(figure) == {(11.5, -0.5), (-0.5, 11.5)}
+
+
+def test_the_boundary_is_drawn_beside_another_prompt() -> None:
+    at = continued(attention_section="Compare", attention_other_prompt="The" + " cat" * 16)
+    at.button(key="attention_compare_start").click()
+    settle(at.run())
+    assert errors(at) == []
+    for name, drawn in (("this", True), ("other", False), ("difference", True)):
+        assert bool(dashed(chart(at, f"attention_compare_{name}"))) == drawn
+
+
+def test_what_is_taken_away_is_of_the_whole_text(
+    bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "dashboard.components.head_grid.download_grid", lambda *given, **_: made.update(text=given[3])
+    )
+    monkeypatch.setattr(
+        "dashboard.components.explain.show_sources", lambda *_, snippet, **__: made.update(code=snippet())
+    )
+    at = continued(attention_section="Numbers")
+    assert errors(at) == []
+    steps = at.session_state["_job_attention_continuation"].status.items
+    ids = (*trace_text(bundled, PROMPT).token_ids, *(step.token_id for _, step in steps))
+    assert made["text"] == decode_ids(bundled, ids).text
+    assert len(made["text"]) > len(PROMPT)
+    assert str(list(ids)) in made["code"]
 
 
 def test_a_file_is_made_on_request_and_its_size_is_said(trace: Trace) -> None:

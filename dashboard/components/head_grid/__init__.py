@@ -212,8 +212,7 @@ def _take_choice(key: str, shape: tuple[int, int, int], select_into: dict[str, s
     for name, target in select_into.items():
         number = getattr(choice, name)
         if number is not None:
-            st.session_state[target] = number
-            link.notice(target, "")
+            link.choose(target, number)
 
 
 def check_arrangement(value: object, names: Sequence[str]) -> dict[str, str] | None:
@@ -230,7 +229,7 @@ def _take_arrangement(key: str, names: tuple[str, ...], held: dict[str, str]) ->
     found = check_arrangement(st.session_state[key].get("arranged"), names)
     if found is not None:
         for name, target in held.items():
-            st.session_state[target] = found[name]
+            link.choose(target, found[name])
 
 
 def _stream(key: str, task: HeadGridTask, n_layers: int) -> _Stream:
