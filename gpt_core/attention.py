@@ -236,13 +236,14 @@ def token_attention(
     )
 
 
-def all_attention_maps(trace: Trace) -> np.ndarray:
-    """All maps, `(n_layers, n_heads, n_tokens, n_tokens)`, probability. Grows with n_tokens²: for short texts.
+def all_attention_maps(trace: Trace, *, layers: Sequence[int] | None = None) -> np.ndarray:
+    """All maps of `layers` (all when None), `(n_chosen_layers, n_heads, n_tokens, n_tokens)`, probability.
 
-    Errors as in `attention_maps`.
+    Grows with n_tokens²: for short texts. Errors as in `attention_maps`.
     """
-    _admit(trace.n_layers * layer_capture(trace, 0).query.shape[0] * trace.n_tokens**2)
-    return np.stack([attention_maps(trace, layer=layer).weights for layer in range(trace.n_layers)])
+    chosen = range(trace.n_layers) if layers is None else layers
+    _admit(sum(layer_capture(trace, layer).query.shape[0] for layer in chosen) * trace.n_tokens**2)
+    return np.stack([attention_maps(trace, layer=layer).weights for layer in chosen])
 
 
 def attention_steps(trace: Trace, *, layer: int, head: int, query: int) -> AttentionSteps:

@@ -14,7 +14,8 @@ import torch
 from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt_core.attention import attention_maps, without_first
+from dashboard.plots import bertviz
+from gpt_core.attention import all_attention_maps, attention_maps, without_first
 from gpt_core.attention_measures import measure_heads
 from gpt_core.attention_summaries import roll_out
 from gpt_core.catalog import BUNDLED_FOLDER
@@ -337,6 +338,78 @@ def test_a_file_is_made_on_request_and_its_size_is_said(trace: Trace) -> None:
     )
     assert "what a spreadsheet reads" in texts(full)
     assert not [button for button in full.button if button.key == "attention_file_make"]
+
+
+def bertviz_pages(at: AppTest) -> list[str]:
+    """BertViz's pages that are shown."""
+    return [element.proto.srcdoc for element in at.get("iframe")]
+
+
+def bertviz_parameters(page: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(page.split("const params = ")[1])[0]
+    return found
+
+
+def test_bertviz_shows_every_layer_where_that_is_small(trace: Trace) -> None:
+    at = open_page("attention", prompt=PROMPT, attention_section="BertViz", attention_layer="4")
+    assert "Model view of all layers: up to 0." in texts(at)
+    at.segmented_control(key="attention_bertviz_view").select("Head view")
+    settle(at.run())
+    assert errors(at) == []
+    assert "Head view of all layers: up to 0." in texts(at)
+    (page,) = bertviz_pages(at)
+    shown = bertviz_parameters(page)
+    assert shown["layer"] == 4
+    assert shown["include_layers"] == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_allclose(
+        np.array(shown["attention"][0]["attn"]), all_attention_maps(trace), atol=0.0005 + 1e-6
+    )
+
+
+def test_a_large_bertviz_page_is_announced_and_drawn_after_a_click(
+    bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = " a" * 200
+    at = open_page("attention", prompt=prompt, attention_section="BertViz", attention_layer="4")
+    n_bytes = bertviz.estimated_bytes(6, 6, 200)
+    assert f"Model view of all layers: up to {n_bytes / 1e6:,.1f} MB." in texts(at)
+    assert at.toggle(key="attention_bertviz_large").label == f"Draw up to {n_bytes / 1e6:,.1f} MB"
+    assert bertviz_pages(at) == []
+    at.toggle(key="attention_bertviz_large").set_value(True)
+    settle(at.run())
+    (page,) = bertviz_pages(at)
+    assert bertviz.FREE_BYTES * 0.4 < len(page.encode()) <= n_bytes
+    # The head view of one layer is small enough to be drawn at once.
+    at = open_page(
+        "attention",
+        prompt=prompt,
+        attention_section="BertViz",
+        attention_layer="4",
+        attention_bertviz_view="Head view",
+    )
+    assert f"layer 4 alone, because all layers would take up to {n_bytes / 1e6:,.1f} MB: up to 1." in texts(
+        at
+    )
+    (page,) = bertviz_pages(at)
+    shown = bertviz_parameters(page)
+    assert (shown["layer"], shown["include_layers"]) == (4, [4])
+    np.testing.assert_allclose(
+        np.array(shown["attention"][0]["attn"][0]),
+        attention_maps(trace_text(bundled, prompt), layer=4).weights,
+        atol=0.0005 + 1e-6,
+    )
+    monkeypatch.setattr(bertviz, "MAX_BYTES", n_bytes - 1)
+    at = open_page("attention", prompt=prompt, attention_section="BertViz")
+    assert "BertViz pages are drawn up to" in texts(at)
+    assert bertviz_pages(at) == []
+    assert not [toggle for toggle in at.toggle if toggle.key == "attention_bertviz_large"]
+
+
+def test_maps_that_bertviz_cannot_be_given_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt_core.attention.MAX_MAP_BYTES", 4 * 6 * 13 * 13)  # one layer of 13 tokens
+    at = open_page("attention", prompt=PROMPT + " red", attention_section="BertViz")
+    assert errors(at) == []
+    assert "Attention maps must take at most" in texts(at)
 
 
 @pytest.mark.parametrize(
