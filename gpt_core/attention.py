@@ -198,6 +198,20 @@ def open_cells(scores: torch.Tensor) -> torch.Tensor:
     return scores > torch.finfo(torch.float32).min / 2
 
 
+def layer_open_cells(trace: Trace, *, layer: int, heads: Sequence[int] | None = None) -> torch.Tensor:
+    """`(n_tokens, n_tokens)`: bool, where the mask of `layer` lets any of `heads` (all when None) look.
+
+    Errors as in `layer_capture`.
+    """
+    mask = layer_capture(trace, layer).mask
+    if mask is None:
+        return torch.ones(trace.n_tokens, trace.n_tokens, dtype=torch.bool).tril()
+    if heads is not None and mask.shape[0] > 1:
+        mask = mask[list(heads)]
+    opened = mask if mask.dtype == torch.bool else open_cells(mask)
+    return opened.any(dim=0).cpu()
+
+
 def open_weights(weights: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """`weights` with NaN where they are not `allowed`: a closed cell is not a weight of 0."""
     cells: np.ndarray = np.where(allowed, weights, np.float32(np.nan))

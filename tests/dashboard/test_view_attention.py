@@ -5,6 +5,7 @@ import html
 import io
 import json
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dashboard.plots import bertviz
 from gpt_core.attention import all_attention_maps, attention_maps, without_first
 from gpt_core.attention_measures import measure_heads
 from gpt_core.attention_summaries import roll_out
-from gpt_core.catalog import BUNDLED_FOLDER
+from gpt_core.catalog import BUNDLED_FOLDER, list_models
 from gpt_core.model import LanguageModel
 from gpt_core.tokenizer import decode_ids
 from gpt_core.trace import Trace, trace_text
@@ -95,6 +96,114 @@ def test_the_first_token_can_be_hidden_and_its_share_is_always_said(trace: Trace
     assert at.query_params["attention_hide_first"] == "1"
 
 
+def sliding_model(folder: Path, tokenizer: Any) -> str:
+    """A saved model whose layers look at the last 8 tokens, as a link names it."""
+    make_network("mistral").save_pretrained(folder / "tiny-mistral")
+    tokenizer.save_pretrained(folder / "tiny-mistral")
+    return next(str(entry.model_id) for entry in list_models() if entry.model_id.name == "tiny-mistral")
+
+
+def strip(at: AppTest) -> tuple[dict[str, Any], np.ndarray]:
+    """What the coloured text was sent: its words and its colours."""
+    (payload,) = (
+        element.proto.bytes
+        for element in at.get("bidi_component")
+        if element.proto.bytes.startswith(b"TKS1") and b'"attention_strip"' in element.proto.bytes
+    )
+    length, n_values = struct.unpack("<II", payload[4:12])
+    return json.loads(payload[12 : 12 + length]), np.frombuffer(payload[-4 * n_values :], dtype="<f4")
+
+
+def test_each_closed_cell_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
+) -> None:
+    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+    query = {
+        "prompt": PROMPT,
+        "model": sliding_model(tmp_path, gpt2_tokenizer),
+        "attention_query": "10",
+        "attention_key": "1",
+        "attention_hide_first": "1",
+    }
+    at = open_page("attention", **query)
+    assert errors(at) == []
+    closed = "closed: outside this layer's window, or the row gives all to the hidden first token"
+    assert f"Query 10 pays key 1: {closed}" in texts(at)
+    hover = strip(at)[0]["hover"]
+    assert hover[0] == "the first token is hidden"
+    assert hover[1] == hover[2] == closed
+    assert re.fullmatch(r"attention paid 0\.\d{4}", hover[3])
+    assert hover[11] == "masked: the query cannot look there"
+    at = open_page("attention", **query | {"attention_hide_first": "0", "attention_side": "received"})
+    hover = strip(at)[0]["hover"]
+    assert hover[9] == "masked: the query cannot look there"
+    assert re.fullmatch(r"attention received 0\.\d{4}", hover[11])
+    at = open_page("attention", **query | {"attention_hide_first": "0"})
+    assert strip(at)[0]["hover"][0] == "closed: outside this layer's window"
+    # In a summary, too, what the windows close is empty.
+    at = open_page("attention", **query, attention_section="Summaries")
+    cells = numbers(chart(at, "attention_summary_map")["data"][0]["z"])
+    back = np.subtract.outer(np.arange(12), np.arange(12))
+    assert np.array_equal(np.isnan(cells), (back < 0) | (back >= 8))
+
+
+@pytest.mark.parametrize(
+    ("scale", "side"), [("linear", "paid"), ("row maximum", "received"), ("logarithmic", "paid")]
+)
+def test_the_text_is_coloured_by_what_the_token_pays_or_receives(trace: Trace, scale: str, side: str) -> None:
+    query = {"attention_layer": "5", "attention_head": "4", "attention_query": "6", "attention_side": side}
+    at = open_page("attention", prompt=PROMPT, attention_scale=scale, **query)
+    weights = attention_maps(trace, layer=5, heads=[4]).cells[0]
+    expected = weights[6] if side == "paid" else weights[:, 6]
+    if scale == "row maximum":
+        expected = expected / np.nanmax(expected)
+    if scale == "logarithmic":
+        expected = 1 + np.log10(np.maximum(expected, 1e-5)) / 5
+    np.testing.assert_allclose(strip(at)[1], expected, atol=1e-6)
+    assert np.isfinite(expected).sum() == (7 if side == "paid" else 6)
+
+
+def test_the_sinks_reason_is_given_where_it_is_one(trace: Trace) -> None:
+    shares = {
+        (layer, head): float(attention_maps(trace, layer=layer, heads=[head]).weights[0, 1:, 0].mean())
+        for layer in range(6)
+        for head in range(6)
+    }
+    for large in (True, False):
+        layer, head = (max if large else min)(shares, key=lambda place: shares[place])
+        assert (shares[layer, head] >= 0.5) == large
+        at = open_page("attention", prompt=PROMPT, attention_layer=str(layer), attention_head=str(head))
+        assert f"**{shares[layer, head]:.0%}** of their attention" in texts(at)
+        assert ("a head that has nothing to look for" in texts(at)) == large
+
+
+def test_where_nothing_is_hidden_the_page_says_so() -> None:
+    for hidden in ("0", "1"):
+        for section, said in (
+            ("One cell", "Nothing is hidden here"),
+            ("Summaries", "The first token is not hidden here"),
+        ):
+            at = open_page("attention", prompt=PROMPT, attention_section=section, attention_hide_first=hidden)
+            assert (said in texts(at)) == (hidden == "1")
+
+
+def test_a_window_after_the_last_query_is_said_and_open_cells_are_counted() -> None:
+    at = open_page("attention", prompt=" a" * 100, attention_rows="10-20", attention_keys="50-60")
+    said = "The keys 50 to 60 come after the last of these queries, which cannot look there. Shown instead: 0 to 20."
+    assert said in texts(at)
+    assert numbers(chart(at, "attention_map")["data"][0]["z"]).shape == (11, 21)
+    at = open_page("attention", prompt=" a" * 100, attention_rows="10-20", attention_keys="5-60")
+    assert "The keys after 20, the last of these queries, are masked for all of them" in texts(at)
+    assert numbers(chart(at, "attention_map")["data"][0]["z"]).shape == (11, 16)
+    # 60 queries of 60 keys, all of them before: all are open, and more than there are markers.
+    at = open_page("attention", prompt=" a" * 200, attention_rows="100-159", attention_keys="0-59")
+    assert "A click chooses the strongest cell nearby" in texts(at)
+    # 2,485 of 4,900 are open: each has its marker.
+    at = open_page("attention", prompt=" a" * 70)
+    assert "Click a cell to choose its query and key." in texts(at)
+    assert len(numbers(chart(at, "attention_map")["data"][1]["x"])) == 70 * 71 // 2
+
+
 def test_measures_are_the_cores_and_open_no_other_section(trace: Trace) -> None:
     at = open_page("attention", prompt=PROMPT, attention_section="Every head", attention_measure="entropy")
     z = numbers(chart(at, "attention_measure_map")["data"][0]["z"])
@@ -127,9 +236,15 @@ def test_summaries_are_the_cores(trace: Trace, bundled: LanguageModel) -> None:
     settle(at.run())
     assert errors(at) == []
     assert "A layer must be a whole number from 0 to 5" in texts(at)
-    rolled = open_page("attention", prompt=PROMPT, attention_section="Summaries", attention_summary="rollout")
-    found = np.nan_to_num(numbers(chart(rolled, "attention_summary_map")["data"][0]["z"]))
-    np.testing.assert_allclose(found, roll_out(bundled, trace).weights, atol=1e-6)
+    for weighted, kind in enumerate(("rollout", "value-weighted rollout")):
+        rolled = open_page("attention", prompt=PROMPT, attention_section="Summaries", attention_summary=kind)
+        found = np.nan_to_num(numbers(chart(rolled, "attention_summary_map")["data"][0]["z"]))
+        expected = roll_out(bundled, trace, value_weighted=bool(weighted)).weights
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert (
+            f"{kind} of 36 heads"
+            in chart(rolled, "attention_summary_map")["layout"]["xaxis2"]["title"]["text"]
+        )
 
 
 def test_the_prompt_is_continued_on_request_alone() -> None:
