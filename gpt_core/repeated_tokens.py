@@ -28,8 +28,8 @@ SCORES = (
     (
         "prefix matching",
         (
-            "Mean attention of each token of the second copy to the one after its earlier occurrence; the last’s is the "
-            "second copy’s first. 1 is perfect."
+            "Mean attention of each token of the second copy to the one after its earlier occurrence; for the last, "
+            "that is the first of the second copy. 1 is perfect."
         ),
     ),
     ("duplicate token", "Mean attention of each token of the second copy to itself in the first copy."),

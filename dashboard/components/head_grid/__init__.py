@@ -119,15 +119,7 @@ def head_grid(
     with st.container(key=f"{key}_box", gap=None):
         result = _frame(
             key=key,
-            data=pack_frame(
-                labels,
-                key=key,
-                run=run,
-                n_layers=facts.n_layers,
-                n_heads=facts.n_heads,
-                step=grid_step(facts.n_layers * facts.n_heads, len(token_ids)),
-                measures=measures,
-            ),
+            data=_pack_frame(model, token_ids, labels, key=key, measures=measures),
             on_chosen_change=partial(_take_choice, key, shape, dict(select_into)),
             on_arranged_change=partial(
                 _take_arrangement, key, tuple(m.name for m in measures or ()), dict(arranged or {})
@@ -159,20 +151,11 @@ def download_grid(
 
     def make() -> bytes:
         facts = cache.geometry(model)
-        run = run_name(model, token_ids)
-        frame = pack_frame(
-            labels,
-            key="grid",
-            run=run,
-            n_layers=facts.n_layers,
-            n_heads=facts.n_heads,
-            step=grid_step(facts.n_layers * facts.n_heads, len(token_ids)),
-            measures=measures,
-        )
+        frame = _pack_frame(model, token_ids, labels, key="grid", measures=measures)
         cells = pack_cells(
             [cache.layer_thumbnails(model, token_ids, layer) for layer in range(facts.n_layers)],
             key="grid",
-            run=run,
+            run=run_name(model, token_ids),
         )
         page = head_grid_page(frame, [cells], text=text, facts=page_facts(model))
         return page.encode("utf-8")
@@ -184,6 +167,26 @@ def download_grid(
         mime="text/html",
         icon=":material/download:",
         key=key,
+    )
+
+
+def _pack_frame(
+    model: str,
+    token_ids: tuple[int, ...],
+    labels: Sequence[str],
+    *,
+    key: str,
+    measures: Sequence[GridMeasure] | None,
+) -> bytes:
+    facts = cache.geometry(model)
+    return pack_frame(
+        labels,
+        key=key,
+        run=run_name(model, token_ids),
+        n_layers=facts.n_layers,
+        n_heads=facts.n_heads,
+        step=grid_step(facts.n_layers * facts.n_heads, len(token_ids)),
+        measures=measures,
     )
 
 
