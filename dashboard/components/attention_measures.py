@@ -113,7 +113,11 @@ def grid_measures(inputs: Inputs) -> tuple[GridMeasure, ...] | None:
             st.caption("The measures of the heads were stopped: the grid cannot be sorted or marked by them.")
         st.button("Measure the heads again", key="attention_grid_retry", on_click=job.forget, args=(SLOT,))
         return None
-    found: HeadMeasures = status.result
+    return as_grid_measures(status.result)
+
+
+def as_grid_measures(found: HeadMeasures) -> tuple[GridMeasure, ...]:
+    """All of `found` as the grid takes them."""
     return tuple(
         GridMeasure(
             name=measure.name,

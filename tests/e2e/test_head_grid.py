@@ -54,7 +54,11 @@ choice = head_grid(
     str(lm.model_id), tokens.token_ids, tokens.labels, key="heads",
     selected=HeadChoice(**{name: st.session_state[name] for name in ("layer", "head", "query", "key")}),
     select_into={name: name for name in ("layer", "head", "query", "key")},
-    measures=[GridMeasure(name="sevens", title="Sevens", definition="Seven times the head's number, modulo 36.", values=values)],
+    measures=[
+        GridMeasure(
+            name="sevens", title="Sevens", definition="Seven times the head's number, modulo 36.", values=values
+        )
+    ],
 )
 for name in ("layer", "head", "query", "key"):
     st.number_input(name, 0, 500, key=name)
