@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dashboard.plots import bertviz
 from gpt_core.attention import all_attention_maps, attention_maps, without_first
+from gpt_core.attention_cell import explain_cell
 from gpt_core.attention_measures import measure_heads
 from gpt_core.attention_summaries import roll_out
 from gpt_core.catalog import BUNDLED_FOLDER, list_models
@@ -94,6 +96,57 @@ def test_the_first_token_can_be_hidden_and_its_share_is_always_said(trace: Trace
     assert np.array_equal(np.isnan(cells), ~expected.allowed[0])
     np.testing.assert_allclose(np.nan_to_num(cells), expected.weights[0], atol=1e-6)
     assert at.query_params["attention_hide_first"] == "1"
+
+
+def table(at: AppTest, column: str) -> pd.DataFrame:
+    """The table that has this column."""
+    (found,) = (element.value for element in at.dataframe if column in element.value.columns)
+    return found
+
+
+def test_one_cell_is_explained_by_the_cores_numbers(trace: Trace, bundled: LanguageModel) -> None:
+    at = open_page(
+        "attention",
+        prompt=PROMPT,
+        attention_layer="5",
+        attention_head="4",
+        attention_query="8",
+        attention_key="2",
+    )
+    assert errors(at) == []
+    weights = attention_maps(trace, layer=5, heads=[4]).weights[0, 8]
+    capture = trace.attention[5]
+    products = (capture.key[4] @ capture.query[4, 8]).numpy()
+    scores = products * capture.scaling
+    log_sum = float(np.log(np.exp(scores[:9].astype(np.float64)).sum()))
+    steps = table(at, "step")
+    assert list(steps["step"]) == [
+        "q·k",
+        f"times {capture.scaling:.4g} = 1/√{capture.query.shape[2]}",
+        "mask adds",
+        "ln Σ exp over the row",
+        "softmax: exp of the difference",
+    ]
+    expected = [products[2], scores[2], 0, log_sum, weights[2]]
+    np.testing.assert_allclose([float(value) for value in steps["value"]], expected, atol=2e-4)
+    assert weights[2] == pytest.approx(np.exp(scores[2] - log_sum), abs=1e-5)
+
+    moved = explain_cell(bundled, trace, layer=5, head=4, query=8, key=2).moved
+    shares = moved / moved.sum()
+    row = table(at, "softmax")
+    assert list(row["key"])[:3] == ["0 The", "1 ␣cat", "2 ␣sat"]
+    np.testing.assert_allclose(row["q·k"], products, atol=1e-3)
+    np.testing.assert_allclose(row["scaled"], scores, atol=1e-3)
+    assert [value == "−∞" for value in row["masked"]] == [key > 8 for key in range(12)]
+    np.testing.assert_allclose(row["softmax"], weights, atol=1e-6)
+    np.testing.assert_allclose(row["share moved"], shares, atol=1e-6)
+
+    bars = chart(at, "attention_moved")["data"]
+    places = [int(name.split(" ")[0]) for name in bars[0]["text"]]
+    assert 2 in places
+    assert [bar["name"] for bar in bars] == ["weight", "share moved"]
+    np.testing.assert_allclose(numbers(bars[0]["x"]), weights[places], atol=1e-6)
+    np.testing.assert_allclose(numbers(bars[1]["x"]), shares[places], atol=1e-6)
 
 
 def sliding_model(folder: Path, tokenizer: Any) -> str:
