@@ -1,9 +1,10 @@
 """Claim: all heads of a text reach the browser in at most 1/50 of BertViz's bytes, and 1,024 tokens in under 4 MB.
 
 Ours: everything that the head grid of the dashboard sends for a text: the cells of all heads, the frame with the
-tokens, and its scripts and style. Peer: the page that BertViz's own `model_view` makes of the same maps; what that
-page fetches from a content network besides (about 0.4 MB of scripts) is left out. Random weights of GPT-2 small's
-geometry, 12 × 12 heads, q and k enlarged so that the maps are far from uniform.
+tokens, the frame again with the measures of all heads when they are there, and its scripts and style. Peer: the page
+that BertViz's own `model_view` makes of the same maps; what that page fetches from a content network besides (about
+0.4 MB of scripts) is left out. Random weights of GPT-2 small's geometry, 12 × 12 heads, q and k enlarged so that the
+maps are far from uniform.
 
 Before bytes are compared, ours are decoded from the payload and held against eager attention: up to 128 tokens each
 cell must be there to 1/255, above that the largest weight of each block of cells. At 1,024 tokens BertViz's page would
@@ -25,7 +26,9 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dashboard.components import head_grid as component
+from dashboard.components.attention_measures import as_grid_measures
 from dashboard.components.head_grid.payload import pack_cells, pack_frame, unpack
+from gpt_core.attention_measures import measure_heads
 from gpt_core.catalog import BUNDLED_FOLDER, ModelId
 from gpt_core.head_grid import LayerThumbnails, decode_thumbnails, grid_step, layer_thumbnails
 from gpt_core.model import LanguageModel, wrap_network
@@ -51,19 +54,23 @@ def networks() -> tuple[LanguageModel, GPT2LMHeadModel]:
     return wrap_network(network, tokenizer, model_id=ModelId("local", "gpt2-geometry")), peer.eval()
 
 
-def payloads(lm: LanguageModel, ids: tuple[int, ...]) -> tuple[bytes, bytes]:
-    """What travels for a text: its frame and its cells."""
+def payloads(lm: LanguageModel, ids: tuple[int, ...]) -> tuple[bytes, bytes, bytes]:
+    """What travels for a text: its frame, its frame with the measures, and its cells."""
     trace = trace_tokens(lm, ids)
     layers = [layer_thumbnails(trace, layer=layer) for layer in range(trace.n_layers)]
-    frame = pack_frame(
-        label_tokens(lm, ids),
-        key="heads",
-        run="0" * 16,
-        n_layers=12,
-        n_heads=12,
-        step=grid_step(144, len(ids)),
+    first, second = (
+        pack_frame(
+            label_tokens(lm, ids),
+            key="heads",
+            run="0" * 16,
+            n_layers=12,
+            n_heads=12,
+            step=grid_step(144, len(ids)),
+            measures=measures,
+        )
+        for measures in (None, as_grid_measures(measure_heads(trace)))
     )
-    return frame, pack_cells(layers, key="heads", run="0" * 16)
+    return first, second, pack_cells(layers, key="heads", run="0" * 16)
 
 
 def static_bytes() -> int:
@@ -102,12 +109,12 @@ def main() -> None:
             found[f"bytes_{n_tokens}"] = None
             continue
         ids = tuple(np.random.RandomState(n_tokens).randint(0, 50_000, n_tokens).tolist())
-        frame, cells = payloads(lm, ids)
+        frame, measured, cells = payloads(lm, ids)
         with torch.inference_mode():
             attentions = peer(torch.tensor([ids]), use_cache=False, output_attentions=True).attentions
         error = largest_error(frame, cells, attentions)
         assert error < 1 / 255, f"the bytes do not rebuild the maps: {error}"
-        ours = len(frame) + len(cells) + static
+        ours = len(frame) + len(measured) + len(cells) + static
         theirs = None
         if n_tokens in COMPARED:
             page = model_view(list(attentions), list(label_tokens(lm, ids)), html_action="return")

@@ -240,16 +240,18 @@ def bertviz_page(
     model: str,
     token_ids: tuple[int, ...],
     labels: tuple[str, ...],
-    view: str,
     layers: tuple[int, ...],
+    first: int | None,
     dark: bool,
 ) -> str:
-    """`plots.bertviz`: the model view or the head view of some layers."""
+    """`plots.bertviz`: the head view of some layers, `first` shown first; the model view where that is None."""
     from dashboard.plots import bertviz
     from gpt_core.attention import all_attention_maps
 
-    draw = bertviz.model_view_html if view == "Model view" else bertviz.head_view_html
-    return draw(all_attention_maps(_trace(model, token_ids)), labels, layers=layers, dark=dark)
+    maps = all_attention_maps(_trace(model, token_ids), layers=layers)
+    if first is None:
+        return bertviz.model_view_html(maps, labels, layers=layers, dark=dark)
+    return bertviz.head_view_html(maps, labels, layer=first, layers=layers, dark=dark)
 
 
 @_kept(64)

@@ -39,6 +39,11 @@ class AttentionMaps:
         self.weights.flags.writeable = False
         self.allowed.flags.writeable = False
 
+    @property
+    def cells(self) -> np.ndarray:
+        """`(n_chosen_heads, n_queries, n_tokens)`: float32, the weights with NaN where the mask closes the cell."""
+        return open_weights(self.weights, self.allowed)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class AttentionSteps:
@@ -193,6 +198,26 @@ def open_cells(scores: torch.Tensor) -> torch.Tensor:
     return scores > torch.finfo(torch.float32).min / 2
 
 
+def layer_open_cells(trace: Trace, *, layer: int, heads: Sequence[int] | None = None) -> torch.Tensor:
+    """`(n_tokens, n_tokens)`: bool, where the mask of `layer` lets any of `heads` (all when None) look.
+
+    Errors as in `layer_capture`.
+    """
+    mask = layer_capture(trace, layer).mask
+    if mask is None:
+        return torch.ones(trace.n_tokens, trace.n_tokens, dtype=torch.bool).tril()
+    if heads is not None and mask.shape[0] > 1:
+        mask = mask[list(heads)]
+    opened = mask if mask.dtype == torch.bool else open_cells(mask)
+    return opened.any(dim=0).cpu()
+
+
+def open_weights(weights: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """`weights` with NaN where they are not `allowed`: a closed cell is not a weight of 0."""
+    cells: np.ndarray = np.where(allowed, weights, np.float32(np.nan))
+    return cells
+
+
 def token_attention(
     trace: Trace, *, layer: int, head: int, position: int, hide_first: bool = False
 ) -> TokenAttention:
@@ -211,7 +236,7 @@ def token_attention(
         first += float(maps.weights[0, max(0, 1 - start) :, 0].sum(dtype=np.float64))
         if hide_first:
             maps = without_first(maps)
-        cells = np.where(maps.allowed[0], maps.weights[0], np.float32(np.nan))
+        cells = maps.cells[0]
         received[rows.start : rows.stop] = cells[:, position]
         if position in rows:
             paid[:] = cells[position - start]
@@ -225,13 +250,14 @@ def token_attention(
     )
 
 
-def all_attention_maps(trace: Trace) -> np.ndarray:
-    """All maps, `(n_layers, n_heads, n_tokens, n_tokens)`, probability. Grows with n_tokens²: for short texts.
+def all_attention_maps(trace: Trace, *, layers: Sequence[int] | None = None) -> np.ndarray:
+    """All maps of `layers` (all when None), `(n_chosen_layers, n_heads, n_tokens, n_tokens)`, probability.
 
-    Errors as in `attention_maps`.
+    Grows with n_tokens²: for short texts. Errors as in `attention_maps`.
     """
-    _admit(trace.n_layers * layer_capture(trace, 0).query.shape[0] * trace.n_tokens**2)
-    return np.stack([attention_maps(trace, layer=layer).weights for layer in range(trace.n_layers)])
+    chosen = range(trace.n_layers) if layers is None else layers
+    _admit(sum(layer_capture(trace, layer).query.shape[0] for layer in chosen) * trace.n_tokens**2)
+    return np.stack([attention_maps(trace, layer=layer).weights for layer in chosen])
 
 
 def attention_steps(trace: Trace, *, layer: int, head: int, query: int) -> AttentionSteps:

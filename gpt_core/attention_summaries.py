@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from gpt_core.attention import MAX_MAP_BYTES, attention_blocks
+from gpt_core.attention import MAX_MAP_BYTES, attention_blocks, layer_open_cells, open_weights
 from gpt_core.attention_output import output_matrix
 from gpt_core.errors import InputError, MemoryLimitError
 from gpt_core.trace import Trace
@@ -43,13 +43,22 @@ class AttentionSummary:
     """Heads that went into it."""
     weights: np.ndarray
     """`(n_tokens, n_tokens)`: float32, query by key. Rows sum to 1, except those of a maximum."""
+    allowed: np.ndarray
+    """`(n_tokens, n_tokens)`: bool; False where no map that went in lets the query look or, in a rollout, reach."""
     projected: bool
     """Whether values were taken through the output projection; True where values were not needed."""
 
     def __post_init__(self) -> None:
         assert self.weights.ndim == 2
         assert self.weights.shape[0] == self.weights.shape[1]
+        assert self.allowed.shape == self.weights.shape
         self.weights.flags.writeable = False
+        self.allowed.flags.writeable = False
+
+    @property
+    def cells(self) -> np.ndarray:
+        """`(n_tokens, n_tokens)`: float32, the weights with NaN where they are not allowed."""
+        return open_weights(self.weights, self.allowed)
 
 
 def parse_heads(text: str, *, n_layers: int, n_heads: int) -> tuple[tuple[int, int], ...]:
@@ -100,9 +109,11 @@ def combine_heads(
         raise InputError("At least one head must be chosen. Given: none.")
     _admit(trace.n_tokens)
     total = torch.zeros(trace.n_tokens, trace.n_tokens)
+    allowed = torch.zeros(trace.n_tokens, trace.n_tokens, dtype=torch.bool)
     chosen = sorted(set(heads))
     for layer in sorted({layer for layer, _ in chosen}):
         own = [head for other, head in chosen if other == layer]
+        allowed |= layer_open_cells(trace, layer=layer, heads=own)
         for queries, weights in attention_blocks(trace, layer=layer, heads=own):
             _check(control, layer, trace.n_layers)
             rows = total[queries.start : queries.stop, : queries.stop]
@@ -110,7 +121,13 @@ def combine_heads(
                 rows += weights.sum(dim=0) / len(chosen)
             else:
                 torch.maximum(rows, weights.amax(dim=0), out=rows)
-    return AttentionSummary(kind=kind, n_heads_used=len(chosen), weights=total.numpy(), projected=True)
+    return AttentionSummary(
+        kind=kind,
+        n_heads_used=len(chosen),
+        weights=total.numpy(),
+        allowed=allowed.numpy(),
+        projected=True,
+    )
 
 
 def roll_out(
@@ -123,8 +140,10 @@ def roll_out(
     """
     _admit(trace.n_tokens)
     reached = torch.eye(trace.n_tokens)
+    allowed = torch.eye(trace.n_tokens, dtype=torch.bool)
     projected = True
     for layer in range(trace.n_layers):
+        allowed = _reach_on(allowed, layer_open_cells(trace, layer=layer))
         if value_weighted:
             mixed, known = _value_weights(lm, trace, layer, control)
             projected = projected and known
@@ -138,8 +157,17 @@ def roll_out(
         kind="value-weighted rollout" if value_weighted else "rollout",
         n_heads_used=sum(len(capture.query) for capture in trace.attention),
         weights=reached.numpy(),
+        allowed=allowed.numpy(),
         projected=projected,
     )
+
+
+def _reach_on(reached: torch.Tensor, looks: torch.Tensor) -> torch.Tensor:
+    """`(n_tokens, n_tokens)`: bool, what is `reached` already, or by a token that a layer lets one look at."""
+    n_tokens = len(looks)
+    if int(looks.sum()) == n_tokens * (n_tokens + 1) // 2:  # all that came before: there is no more
+        return looks
+    return reached | ((looks.float() @ reached.float()) > 0)
 
 
 def _value_weights(
@@ -180,7 +208,7 @@ def _check(control: Control | None, layer: int, n_layers: int) -> None:
 
 def _admit(n_tokens: int) -> None:
     check_integer("n_tokens", n_tokens, low=1, high=2**31)
-    needed = 3 * 4 * n_tokens**2
+    needed = 18 * n_tokens**2  # at most four arrays of float32 and two of bool
     if needed > MAX_MAP_BYTES:
         raise MemoryLimitError(
             f"A summary must take at most {MAX_MAP_BYTES / 2**20:,.0f} MiB of memory. Needed: "

@@ -148,12 +148,20 @@ def _block_codes(capture: LayerCapture, heads: range, queries: range, step: int)
     weights = scores.softmax(dim=-1)
     if capture.mask is not None:  # without one it is causal, and no cell of the triangle is closed
         weights.masked_fill_(~open_cells(scores), _CLOSED)
+    return thin_weights(weights, step)
+
+
+def thin_weights(weights: torch.Tensor, step: int) -> np.ndarray:
+    """Codes `(n_heads, n_rows, n_columns)` of `weights` (n_heads, n_queries, n_keys), below 0 where closed.
+
+    The block's queries and keys begin at multiples of `step`. The weights may be changed in place.
+    """
     if step > 1:
-        n_queries, n_keys = weights.shape[1:]
+        n_heads, n_queries, n_keys = weights.shape
         weights = functional.pad(weights, (0, -n_keys % step, 0, -n_queries % step), value=_CLOSED)
         rows, columns = weights.shape[1] // step, weights.shape[2] // step
-        weights = weights.view(len(heads), rows, step, -1).amax(dim=2)
-        weights = weights.view(len(heads), rows, columns, step).amax(dim=3)
+        weights = weights.reshape(n_heads, rows, step, -1).amax(dim=2)
+        weights = weights.reshape(n_heads, rows, columns, step).amax(dim=3)
     codes: np.ndarray = (
         weights.mul_(LARGEST_CODE - 1).add_(1.5).clamp_(0, LARGEST_CODE).to(torch.uint8).numpy()
     )

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 SCORES = (
     (
         "prefix matching",
-        "Mean attention of each token of the second copy to the one that followed it in the first: 1 is perfect.",
+        (
+            "Mean attention of each token of the second copy to the one after its earlier occurrence; for the last, "
+            "that is the first of the second copy. 1 is perfect."
+        ),
     ),
     ("duplicate token", "Mean attention of each token of the second copy to itself in the first copy."),
     ("previous token", "Mean attention of each token of both copies to the token right before it."),

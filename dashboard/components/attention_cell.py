@@ -18,6 +18,10 @@ def draw(inputs: Inputs, view: View, *, d_head: int) -> None:
     cell = cache.attention_cell(inputs.model, inputs.token_ids, view.layer, view.head, view.query, view.key)
     names = [f"{position} {label}" for position, label in enumerate(inputs.labels)]
     st.text(f"Query {names[view.query]}, key {names[view.key]}")
+    if view.hide_first:
+        st.caption(
+            "Nothing is hidden here: these are the weights with the first token, before any rescaling."
+        )
     steps, dimensions, moved = st.columns([3, 3, 3], gap="large")
     with steps:
         _draw_steps(cell, d_head)
@@ -29,10 +33,10 @@ def draw(inputs: Inputs, view: View, *, d_head: int) -> None:
             config=style.CONFIG,
             alt="Largest products of q and k by dimension",
         )
-        turned = "" if cell.softcap is None else " Capped afterwards, so that no score grows without bound."
+        capped = "" if cell.softcap is None else " Capped afterwards, so that no score grows without bound."
         st.caption(
             f"q and k have {d_head} numbers each in this head, after any turning by position. Their products, "
-            f"dimension by dimension, add up to q·k = {cell.product:.4f}.{turned}"
+            f"dimension by dimension, add up to q·k = {cell.product:.4f}.{capped}"
         )
     with moved:
         st.markdown("**What really moves**")

@@ -1,27 +1,36 @@
 """Two maps side by side, and their difference: another prompt, or another model."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import streamlit as st
 
 from dashboard import cache
 from dashboard.components import job, link
-from dashboard.components.attention_map import View, map_text, picture_config
+from dashboard.components.attention_map import View, map_text, origin_lines, picture_config, take_cell
+from dashboard.components.attention_text import whole_text
 from dashboard.components.message import show_error, show_problem
 from dashboard.components.prompt import Inputs, special_tokens
 from dashboard.plots import attention_map as map_plots
+from dashboard.plots import style
 from gpt_core.attention import AttentionMaps, without_first
 from gpt_core.catalog import list_models
-from gpt_core.errors import GptCoreError
+from gpt_core.errors import GptCoreError, InputError
 from gpt_core.tasks import LoadTask, TraceTask
 from gpt_core.validation import check_text
 
 SLOT = "attention_other"
+#: Letters of a prompt in the small print of a picture.
+MAX_PROMPT = 60
 
 
-def draw(inputs: Inputs, view: View, *, kind: str) -> None:
-    """What to compare with, and the two maps with their difference. `kind` of picture: png or svg."""
+def draw(inputs: Inputs, view: View, *, boundary: int | None, kind: str) -> None:
+    """What to compare with, and the two maps with their difference.
+
+    `boundary`: position of the first generated token of `inputs`, None where all is prompt. `kind` of picture: png or
+    svg.
+    """
     what = link.pick_option(
         "Compare with", ("another prompt", "another model"), key="attention_compare", default="another prompt"
     )
@@ -75,7 +84,7 @@ def draw(inputs: Inputs, view: View, *, kind: str) -> None:
     if model != inputs.model:
         job.run(task, slot=SLOT, message="Loading the other model.")
     try:
-        other = _read(model, check_text(text or ""), inputs)
+        other = _read(model, check_text(text or ""), inputs, boundary)
     except GptCoreError as error:
         show_error(error)
         return
@@ -88,21 +97,25 @@ def draw(inputs: Inputs, view: View, *, kind: str) -> None:
         slot=SLOT + "_trace",
         message="Reading the other text.",
     )
-    _draw_maps(inputs, other, view, kind)
+    _draw_maps(inputs, other, view, boundary, kind)
 
 
-def _read(model: str, text: str, inputs: Inputs) -> Inputs:
+def _read(model: str, text: str, inputs: Inputs, boundary: int | None) -> Inputs:
+    """The other text; another model reads what was generated, too. Raises InputError where it cannot."""
     tokens = cache.tokenization(model, text, special_tokens())
     ids, labels = tokens.token_ids, tokens.labels
-    continued = inputs.token_ids[tokens.n_tokens :]
-    if (
-        model != inputs.model
-        and text == inputs.text
-        and continued
-        and len(ids) + len(continued) == len(inputs.token_ids)
-    ):
-        # The generated part is compared as the text that it is.
-        ids, labels = (*ids, *continued), (*labels, *inputs.labels[tokens.n_tokens :])
+    if model != inputs.model and boundary is not None:
+        generated, written = inputs.token_ids[boundary:], inputs.labels[boundary:]
+        try:
+            means_the_same = cache.labels(model, generated) == written
+        except InputError:  # an id that the other vocabulary has not
+            means_the_same = False
+        if not means_the_same:
+            raise InputError(
+                "The generated tokens are other tokens in the other model, so that the two texts do not align. Go back "
+                "to the prompt alone to compare it."
+            )
+        ids, labels = (*ids, *generated), (*labels, *written)
     return Inputs(model=model, text=text, special_tokens=special_tokens(), token_ids=ids, labels=labels)
 
 
@@ -127,26 +140,35 @@ def _problem(inputs: Inputs, other: Inputs, view: View) -> str:
     return ""
 
 
-def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
+def _draw_maps(inputs: Inputs, other: Inputs, view: View, boundary: int | None, kind: str) -> None:
     rows, keys = view.rows, view.keys
     pair: list[AttentionMaps] = []
     for side in (inputs, other):
         maps = cache.attention_maps(side.model, side.token_ids, view.layer, view.head, rows.start, rows.stop)
         pair.append(without_first(maps) if view.hide_first else maps)
-    one, two = (
-        np.where(maps.allowed[0], maps.weights[0], np.float32(np.nan))[:, keys.start : keys.stop]
-        for maps in pair
-    )
+    one, two = (maps.cells[0][:, keys.start : keys.stop] for maps in pair)
     what = f"layer {view.layer}, head {view.head}"
+    # Another prompt is typed whole; what another model reads ends with the same generated part.
+    boundaries = boundary, None if other.model == inputs.model else boundary
     columns = st.columns(2)
-    for column, maps, side, name in zip(columns, pair, (inputs, other), ("this", "other"), strict=True):
+    for column, maps, side, name, begin in zip(
+        columns, pair, (inputs, other), ("this", "other"), boundaries, strict=True
+    ):
+        key = f"attention_compare_{name}"
         with column:
             st.markdown(f"**{name.capitalize()}**")
             st.plotly_chart(
                 map_plots.attention_heatmap(
-                    maps, head=view.head, text=map_text(side, None, what=what), scale=view.scale, keys=keys
+                    maps,
+                    head=view.head,
+                    text=map_text(side, begin, what=what),
+                    scale=view.scale,
+                    keys=keys,
+                    chosen=(view.query, view.key),
                 ),
-                key=f"attention_compare_{name}",
+                key=key,
+                on_select=partial(take_cell, key),
+                selection_mode="points",
                 config=picture_config(f"attention_{name}_layer{view.layer}_head{view.head}", kind),
                 alt=f"Attention map of {name} text",
             )
@@ -156,17 +178,26 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
         mine if mine == theirs else f"{mine} | {theirs}"
         for mine, theirs in zip(inputs.labels, other.labels, strict=True)
     ]
-    text = map_text(inputs, None, what=f"difference, {what}, less {other.model}")
+    text = map_text(inputs, boundary)
+    note = (
+        f"difference, {what}: the other less this",
+        f"the other: {_name(other, inputs, boundaries[1])}",
+        f"this: {_name(inputs, other, boundary)}",
+        origin_lines(inputs.model)[1],
+    )
     st.plotly_chart(
         map_plots.map_figure(
             two - one,
             rows=rows,
             keys=keys,
-            text=dataclasses.replace(text, labels=labels),
+            text=dataclasses.replace(text, labels=labels, note=note),
+            chosen=(view.query, view.key),
             name="difference",
             signed=True,
         ),
         key="attention_compare_difference",
+        on_select=partial(take_cell, "attention_compare_difference"),
+        selection_mode="points",
         config=picture_config(f"attention_difference_layer{view.layer}_head{view.head}", kind),
         alt="Difference of the two maps",
     )
@@ -177,3 +208,10 @@ def _draw_maps(inputs: Inputs, other: Inputs, view: View, kind: str) -> None:
         f"absolute difference {float(np.abs((two - one)[shared]).mean()) if shared.any() else 0.0:.4f}. Cells that "
         "only one of the two may look at are empty."
     )
+
+
+def _name(side: Inputs, beside: Inputs, boundary: int | None) -> str:
+    """What a picture says of one side: its model, and its text where the other's differs."""
+    model = origin_lines(side.model)[0]
+    text = whole_text(side, boundary)
+    return model if side.text == beside.text else f"“{style.shorten(text, MAX_PROMPT)}”, {model}"

@@ -1,5 +1,7 @@
 """The numbers of a map to read and to take away."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -60,13 +62,14 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int) -> None:
     st.markdown("**Files with every number**")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         what = link.pick_option("Maps of", WHAT, key="attention_file_what", default=WHAT[0])
-        kind = link.pick_option(
+        chosen = link.pick_option(
             "As", ("npz", "csv"), key="attention_file_kind", default="npz", name=str.upper
         )
+    kind: Literal["npz", "csv"] = "npz" if chosen == "npz" else "csv"
     layers = tuple(range(n_layers)) if what == "all layers" else (view.layer,)
     heads = (view.head,) if what == "this head" else None
     n_maps = len(layers) * (1 if heads else n_heads)
-    size = estimated_file_bytes(n_maps, n_tokens, kind="npz" if kind == "npz" else "csv")
+    size = estimated_file_bytes(n_maps, n_tokens, kind=kind)
     st.caption(
         f"{n_maps:,} map{'s' if n_maps > 1 else ''} of {n_tokens:,} × {n_tokens:,}, float32, up to "
         f"{size_text(size)}, with the model, its revision, dtype and versions inside. "
@@ -77,7 +80,7 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int) -> None:
         )
     )
     try:
-        check_file(n_maps, n_tokens, kind="npz" if kind == "npz" else "csv")
+        check_file(n_maps, n_tokens, kind=kind)
     except GptCoreError as error:
         show_error(error)
         return

@@ -18,6 +18,9 @@ from dashboard.plots.bertviz import BACKGROUND
 from gpt_core.attention import AttentionMaps, TokenAttention, without_first
 from gpt_core.attention_export import origin_of
 
+#: From this share on, the first token is where a head looks that has nothing to look for.
+LARGE_SHARE = 0.5
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
@@ -62,9 +65,12 @@ def pick_head(*, n_layers: int, n_heads: int) -> tuple[int, int]:
 
 def take_head(chart: str) -> None:
     """Open the head that was clicked in `chart`, a figure of layers by heads."""
-    point = _clicked(chart)
-    if point is not None:
-        st.session_state["attention_head"], st.session_state["attention_layer"] = point
+    _take(chart, across="attention_head", down="attention_layer")
+
+
+def take_cell(chart: str) -> None:
+    """Choose the query and the key that were clicked in `chart`, a figure of queries by keys."""
+    _take(chart, across="attention_key", down="attention_query")
 
 
 def origin_lines(model: str) -> tuple[str, ...]:
@@ -147,14 +153,14 @@ def draw(inputs: Inputs, *, layer: int, head: int, boundary: int | None) -> View
                 maps, head=head, text=text, scale=scale, keys=keys, chosen=(query, key)
             ),
             key="attention_map",
-            on_select=_take_cell,
+            on_select=lambda: take_cell("attention_map"),
             selection_mode="points",
             config=picture_config(f"attention_{revision}_layer{layer}_head{head}", kind),
             alt=f"Attention map of layer {layer}, head {head}",
         )
-        _say_what_is_shown(maps, keys, scale, n_tokens)
+        _say_what_is_shown(maps, head, keys, scale, n_tokens)
     with token_column:
-        _describe_cell(maps, found, view, inputs)
+        _describe_cell(found, view, inputs)
         st.plotly_chart(
             plots.token_lines(found, text=text),
             key="attention_lines",
@@ -185,9 +191,18 @@ def _windows(n_tokens: int) -> tuple[range, range]:
         with st.container(horizontal=True, gap="medium"):
             rows = link.pick_range("Queries shown", key="attention_rows", low=0, high=n_tokens - 1)
             keys = link.pick_range("Keys shown", key="attention_keys", low=0, high=n_tokens - 1)
-    keys = range(keys.start, max(keys.start + 1, min(keys.stop, rows.stop)))
-    if keys.start >= rows.stop:  # all of it would be masked
+    last = rows.stop - 1
+    if keys.start > last:
+        st.caption(
+            f":material/info: The keys {keys.start:,} to {keys.stop - 1:,} come after the last of these queries, which "
+            f"cannot look there. Shown instead: 0 to {last:,}."
+        )
         keys = range(rows.stop)
+    elif keys.stop > rows.stop:
+        st.caption(
+            f"The keys after {last:,}, the last of these queries, are masked for all of them: left out."
+        )
+        keys = range(keys.start, rows.stop)
     most = max(1, map_plots.MAX_MAP_CELLS // len(keys))
     if len(rows) > most:
         rows = range(rows.stop - most, rows.stop)
@@ -220,11 +235,12 @@ def _pick_cell(labels: tuple[str, ...]) -> tuple[int, int]:
     return query, key
 
 
-def _say_what_is_shown(maps: AttentionMaps, keys: range, scale: str, n_tokens: int) -> None:
+def _say_what_is_shown(maps: AttentionMaps, head: int, keys: range, scale: str, n_tokens: int) -> None:
+    n_open = int(maps.allowed[maps.heads.index(head), :, keys.start : keys.stop].sum())
     n_bytes = 4 * len(maps.queries) * len(keys) * (1 if scale == "linear" else 2)
     places = (
         "Click a cell to choose its query and key."
-        if len(maps.queries) * len(keys) // 2 < map_plots.MAX_MARKERS
+        if n_open <= map_plots.MAX_MARKERS
         else "A click chooses the strongest cell nearby; the fields and the text below choose any."
     )
     st.caption(
@@ -234,23 +250,32 @@ def _say_what_is_shown(maps: AttentionMaps, keys: range, scale: str, n_tokens: i
     )
 
 
-def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, inputs: Inputs) -> None:
-    weight = found.paid[view.key]
-    said = (
-        "masked: the query cannot look there"
-        if view.key > view.query
-        else "the first token is hidden"
-        if view.hide_first and view.key == 0
-        else "closed: outside this layer's window, or the row gives all to the hidden first token"
-        if np.isnan(weight)
-        else f"{float(weight):.4f}"
+def _say_weight(weight: float, *, query: int, key: int, hide_first: bool) -> str:
+    """A cell's weight in words; for a closed cell, NaN, why it is closed."""
+    if key > query:
+        return "masked: the query cannot look there"
+    if hide_first and key == 0:
+        return "the first token is hidden"
+    if np.isnan(weight):
+        hidden = ", or the row gives all to the hidden first token" if hide_first else ""
+        return f"closed: outside this layer's window{hidden}"
+    return f"{weight:.4f}"
+
+
+def _describe_cell(found: TokenAttention, view: View, inputs: Inputs) -> None:
+    said = _say_weight(
+        float(found.paid[view.key]), query=view.query, key=view.key, hide_first=view.hide_first
     )
     st.text(f"Query {view.query} pays key {view.key}: {said}")
     if len(inputs.token_ids) > 1:
         st.caption(
             f"In this head, the tokens after the first give **{found.first_share:.0%}** of their attention to the "
-            "first token, the “attention sink” ([arXiv:2309.17453](https://arxiv.org/abs/2309.17453)): a head that "
-            "has nothing to look for looks there."
+            "first token, the “attention sink” ([arXiv:2309.17453](https://arxiv.org/abs/2309.17453))"
+            + (
+                ": a head that has nothing to look for looks there."
+                if found.first_share >= LARGE_SHARE
+                else "."
+            )
             + (
                 " It is hidden now, and each row is scaled to add up to 1 without it."
                 if view.hide_first
@@ -261,6 +286,13 @@ def _describe_cell(maps: AttentionMaps, found: TokenAttention, view: View, input
         "Blue lines: what the chosen query looks at. Orange lines: which queries look at that same token. The "
         f"strongest {plots.MAX_LINES} of each, relative to the strongest of all."
     )
+
+
+def _say_in_text(weight: float, view: View, position: int, side: str) -> str:
+    """What the text's token at `position` says when pointed at: what it is paid, or what the chosen token receives."""
+    query, key = (view.query, position) if side == "paid" else (position, view.query)
+    said = _say_weight(weight, query=query, key=key, hide_first=view.hide_first)
+    return said if np.isnan(weight) else f"attention {side} {said}"
 
 
 def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
@@ -281,7 +313,7 @@ def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
         ids=inputs.token_ids,
         values=colours,
         scale="sequential",
-        hover=["masked" if np.isnan(value) else f"attention {side} {value:.4f}" for value in values],
+        hover=[_say_in_text(float(value), view, position, side) for position, value in enumerate(values)],
         selected=view.query,
         select_into="attention_query",
         name="The text, coloured by attention",
@@ -301,17 +333,13 @@ def _draw_text(found: TokenAttention, view: View, inputs: Inputs) -> None:
             )
 
 
-def _take_cell() -> None:
-    point = _clicked("attention_map")
-    if point is not None:
-        st.session_state["attention_key"], st.session_state["attention_query"] = point
+def _take(chart: str, *, across: str, down: str) -> None:
+    """Choose what was clicked: its column into `across`, its row into `down`.
 
-
-def _clicked(chart: str) -> tuple[int, int] | None:
-    """Column and row of the clicked place; None where a click took a choice back, or is not one of a chart's."""
+    Nothing where a click took a choice back, or is not one of a chart's.
+    """
     points = st.session_state[chart].selection.points
-    if not points:
-        return None
-    x, y = points[0].get("x"), points[0].get("y")
-    whole = all(isinstance(place, (int, float)) and float(place).is_integer() for place in (x, y))
-    return (int(x), int(y)) if whole else None
+    places = [points[0].get(axis) for axis in ("x", "y")] if points else []
+    if places and all(isinstance(place, (int, float)) and float(place).is_integer() for place in places):
+        for key, place in zip((across, down), places, strict=True):
+            link.choose(key, int(place))

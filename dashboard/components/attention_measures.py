@@ -12,10 +12,11 @@ from dashboard.components import job, link
 from dashboard.components.attention_map import take_head
 from dashboard.components.csv import csv_bytes
 from dashboard.components.head_grid import NO_MEASURE, ORDERS, GridMeasure
+from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
 from dashboard.plots import attention as plots
 from dashboard.plots import style
-from gpt_core.attention_measures import MEASURES, HeadMeasures, Measure
+from gpt_core.attention_measures import MEASURE_NAMES, MEASURES, HeadMeasures, Measure
 from gpt_core.repeated_tokens import SCORES, RepeatedTokensProbe
 from gpt_core.tasks import MeasureHeadsTask, RepeatedTokensTask
 
@@ -80,7 +81,7 @@ def draw(inputs: Inputs, *, layer: int, head: int) -> None:
 def grid_arrangement() -> dict[str, str]:
     """For what the grid is marked and sorted by, the key of the session state that holds it; both are in the link."""
     keys = {"measure": "attention_grid_measure", "order": "attention_grid_order"}
-    possible = {"measure": (NO_MEASURE, *map(_grid_name, MEASURES)), "order": ORDERS}
+    possible = {"measure": (NO_MEASURE, *MEASURE_NAMES), "order": ORDERS}
     for name, key in keys.items():
         link.restore(
             key,
@@ -94,20 +95,33 @@ def grid_arrangement() -> dict[str, str]:
 
 
 def grid_measures(inputs: Inputs) -> tuple[GridMeasure, ...] | None:
-    """What the grid of all heads can be sorted by; None until it is computed, and the page is then drawn again."""
+    """What the grid of all heads can be sorted by; None until it is computed, and the page is then drawn again.
+
+    None also where it could not be computed or was stopped, with a word and a button.
+    """
     task = MeasureHeadsTask(model=inputs.model, token_ids=inputs.token_ids)
-    if not job.holds(SLOT, task):
+    if not job.holds(SLOT, task) or job.look(SLOT) is None:
         job.start(task, slot=SLOT, beside=True)
     status = job.look(SLOT)
     if status is None or not status.finished:
         _await_measures()
         return None
     if status.state != "done":
+        if status.state == "failed" and status.error is not None:
+            show_error(status.error)
+        else:
+            st.caption("The measures of the heads were stopped: the grid cannot be sorted or marked by them.")
+        st.button("Measure the heads again", key="attention_grid_retry", on_click=job.forget, args=(SLOT,))
         return None
-    found: HeadMeasures = status.result
+    return as_grid_measures(status.result)
+
+
+def as_grid_measures(found: HeadMeasures) -> tuple[GridMeasure, ...]:
+    """All of `found` as the grid takes them."""
     return tuple(
         GridMeasure(
-            name=_grid_name(measure),
+            name=measure.name,
+            title=_title(measure),
             definition=measure.definition,
             values=found.of(measure.name),
         )
@@ -122,7 +136,7 @@ def _await_measures() -> None:
         st.rerun()
 
 
-def _grid_name(measure: Measure) -> str:
+def _title(measure: Measure) -> str:
     return f"{measure.title} ({measure.unit})"
 
 
@@ -138,7 +152,7 @@ def _count_tokens(n: int) -> str:
 def _table(found: HeadMeasures) -> pd.DataFrame:
     _, n_layers, n_heads = found.values.shape
     layers, heads = np.indices((n_layers, n_heads))
-    columns = {_grid_name(measure): found.of(measure.name).ravel() for measure in MEASURES}
+    columns = {_title(measure): found.of(measure.name).ravel() for measure in MEASURES}
     return pd.DataFrame({"layer": layers.ravel(), "head": heads.ravel()} | columns)
 
 

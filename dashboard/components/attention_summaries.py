@@ -1,10 +1,9 @@
 """Many heads in one map."""
 
-import numpy as np
 import streamlit as st
 
 from dashboard.components import job, link
-from dashboard.components.attention_map import View, map_text, picture_config
+from dashboard.components.attention_map import View, map_text, picture_config, take_cell
 from dashboard.components.message import show_error
 from dashboard.components.prompt import Inputs
 from dashboard.plots import attention_map as map_plots
@@ -14,8 +13,9 @@ from gpt_core.errors import InputError
 from gpt_core.tasks import SummariseHeadsTask
 
 KINDS = {
-    "mean": "The mean of the chosen heads, cell by cell.",
-    "maximum": "The largest weight among the chosen heads, cell by cell. Its rows do not add up to 1.",
+    "mean": "The mean of the chosen heads, cell by cell. A plain average, from no paper.",
+    "maximum": "The largest weight among the chosen heads, cell by cell, so that its rows do not add up to 1. From no "
+    "paper either.",
     "rollout": "How much of each token's first vector reaches each token's last one if attention alone moved "
     "anything: the product of all layers, each half its mean attention and half the token itself (attention rollout, "
     "Abnar & Zuidema 2020, [arXiv:2005.00928](https://arxiv.org/abs/2005.00928)).",
@@ -54,25 +54,29 @@ def draw(inputs: Inputs, view: View, *, n_layers: int, n_heads: int, boundary: i
         slot="attention_summary",
         message="Adding up the heads.",
     )
-    n_tokens, rows, keys = len(inputs.token_ids), view.rows, view.keys
-    cells = np.where(np.tri(n_tokens, dtype=bool), found.weights, np.float32(np.nan))
+    rows, keys = view.rows, view.keys
     st.plotly_chart(
         map_plots.map_figure(
-            cells[rows.start : rows.stop, keys.start : keys.stop],
+            found.cells[rows.start : rows.stop, keys.start : keys.stop],
             rows=rows,
             keys=keys,
             text=map_text(inputs, boundary, what=f"{chosen} of {found.n_heads_used} heads"),
             scale=view.scale,
+            chosen=(view.query, view.key),
             name=chosen,
         ),
         key="attention_summary_map",
+        on_select=lambda: take_cell("attention_summary_map"),
+        selection_mode="points",
         config=picture_config(
             f"attention_{origin_of(inputs.model).revision}_{chosen.replace(' ', '_')}", kind
         ),
         alt=f"{chosen} of the chosen heads",
     )
     plural = "s" if found.n_heads_used > 1 else ""
-    said = f"{found.n_heads_used:,} head{plural}; scale, queries and keys as chosen above."
+    said = f"{found.n_heads_used:,} head{plural}; scale, queries and keys as chosen above, where a click chooses."
+    if view.hide_first:
+        said += " The first token is not hidden here."
     if not found.projected:
         said += (
             " The output projection was not found in some block: there, the values' own lengths are taken."

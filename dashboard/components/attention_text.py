@@ -44,6 +44,11 @@ def extend(inputs: Inputs, *, context_length: int, closed: str = "") -> tuple[In
     return dataclasses.replace(inputs, token_ids=ids, labels=labels), len(inputs.token_ids)
 
 
+def whole_text(inputs: Inputs, boundary: int | None) -> str:
+    """The text of all tokens: as typed where `boundary` is None, else the decoded prompt and what was generated."""
+    return inputs.text if boundary is None else cache.decoded_text(inputs.model, inputs.token_ids)
+
+
 def _draw(inputs: Inputs, room: int, added: bool) -> None:
     n_new = link.enter_integer(
         f"New tokens (1–{room})", key="attention_new_tokens", low=1, high=room, default=min(20, room)

@@ -64,6 +64,12 @@ def show_notice(key: str) -> None:
         st.caption(f":material/info: {sentence}")
 
 
+def choose(key: str, value: object) -> None:
+    """Set what `key` holds to what the reader chose elsewhere, before its widget is drawn."""
+    st.session_state[key] = value
+    _clear_notice(key)
+
+
 def _clear_notice(key: str) -> None:
     st.session_state.pop(f"_notice_{key}", None)
 

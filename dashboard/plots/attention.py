@@ -108,7 +108,7 @@ def _strongest(values: np.ndarray) -> list[int]:
     """Positions of the MAX_LINES largest values above nothing, the largest first."""
     weights = np.nan_to_num(values)
     order = np.argsort(-weights, kind="stable")[:MAX_LINES]
-    return [int(place) for place in order if weights[place] > 0.0005]
+    return [int(place) for place in order if weights[place] > 0]
 
 
 def contribution_bars(cell: CellSteps, *, n_shown: int = 16) -> go.Figure:

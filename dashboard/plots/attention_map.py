@@ -76,7 +76,7 @@ def attention_heatmap(
     """
     place = maps.heads.index(head)
     shown = range(maps.queries[-1] + 1) if keys is None else keys
-    cells = _masked(maps, place)[:, shown.start : shown.stop]
+    cells = maps.cells[place][:, shown.start : shown.stop]
     return map_figure(
         cells,
         rows=range(maps.queries[0], maps.queries[-1] + 1),
@@ -261,8 +261,3 @@ def _mark(
             figure.add_shape(
                 type="line", x0=left, x1=right, y0=boundary - 0.5, y1=boundary - 0.5, line=dashed
             )
-
-
-def _masked(maps: AttentionMaps, place: int) -> np.ndarray:
-    cells: np.ndarray = np.where(maps.allowed[place], maps.weights[place], np.float32(np.nan))
-    return cells

@@ -58,18 +58,18 @@ def model_view_html(
 ) -> str:
     """All heads of all layers as small drawings; a click enlarges one.
 
-    attention: (n_layers, n_heads, n_tokens, n_tokens), query by key, probabilities 0..1; NaN counts as 0.
+    attention: (n_shown_layers, n_heads, n_tokens, n_tokens), query by key, probabilities 0..1; NaN counts as 0.
     labels: n_tokens texts, whitespace already made visible.
-    layers: the layers to show, 0-based; all by default.
+    layers: what number each of these layers has in its model, from 0; 0, 1, 2, … by default.
     Returns a complete HTML document, 980 pixels wide or smaller to fit its place; below 700 it scrolls.
-    Raises ValueError if the shapes disagree or a layer does not exist.
+    Raises ValueError if the shapes or the numbers of layers disagree.
     """
     from bertviz import model_view
 
     shown, labels = _check(attention, labels, layers)
     theme = "dark" if dark else "light"
     page = model_view(
-        _stand_in(attention),
+        _stand_in(attention, shown),
         [""],
         prettify_tokens=False,
         display_mode=theme,
@@ -78,7 +78,7 @@ def model_view_html(
     )
     return _document(
         page.data,
-        attention[shown],
+        attention,
         labels,
         title="BertViz model view",
         theme=theme,
@@ -105,7 +105,7 @@ def head_view_html(
     shown, labels = _check(attention, labels, layers)
     theme = "dark" if dark else "light"
     page = head_view(
-        _stand_in(attention),
+        _stand_in(attention, shown),
         [""],
         prettify_tokens=False,
         layer=layer,
@@ -115,7 +115,7 @@ def head_view_html(
     width = max(HEAD_VIEW_WIDTH, HEAD_VIEW_SWITCH_WIDTH * attention.shape[1])
     return _document(
         page.data,
-        attention[shown],
+        attention,
         labels,
         title="BertViz head view",
         theme=theme,
@@ -141,20 +141,19 @@ def _check(
     if not 0 < n_queries == n_keys == len(labels):
         raise ValueError(f"{n_queries} x {n_keys} weights do not fit {len(labels)} labels")
     shown = list(range(n_layers)) if layers is None else [int(layer) for layer in layers]
-    if not shown or not set(shown) <= set(range(n_layers)):
-        raise ValueError(f"layers must be some of 0 to {n_layers - 1}: {shown}")
+    if not len(set(shown)) == n_layers == len(shown) or min(shown) < 0:
+        raise ValueError(f"layers must be a number, from 0, for each of {n_layers} layers: {shown}")
     return shown, [_shorten(label) for label in labels]
 
 
-def _stand_in(attention: np.ndarray) -> list[Any]:
-    """Attention over one token, for as many layers and heads: BertViz makes its page of it, and we fill it in.
+def _stand_in(attention: np.ndarray, layers: list[int]) -> list[Any]:
+    """Attention over one token, for all layers up to the last shown: BertViz makes its page of it, and we fill it in.
 
     Given the real one, it would write it twice and as decimal expansions of float32.
     """
     import torch
 
-    n_layers, n_heads = attention.shape[:2]
-    return [torch.zeros(1, n_heads, 1, 1)] * n_layers
+    return [torch.zeros(1, attention.shape[1], 1, 1)] * (max(layers) + 1)
 
 
 def _document(

@@ -86,7 +86,12 @@ show_sources(
         "gpt_core.attention_summaries.roll_out",
     ),
     snippet=lambda: attention_snippet(
-        load_name(inputs.model), inputs.text, layer=layer, head=head, special_tokens=inputs.special_tokens
+        load_name(inputs.model),
+        inputs.text,
+        layer=layer,
+        head=head,
+        special_tokens=inputs.special_tokens,
+        token_ids=None if boundary is None else inputs.token_ids,
     ),
     notebook=NOTEBOOK,
 )
@@ -109,14 +114,14 @@ with section_box:
             kind=picture,
         )
     elif section == "Compare":
-        attention_compare.draw(inputs, view, kind=picture)
+        attention_compare.draw(inputs, view, boundary=boundary, kind=picture)
     elif section == "Numbers":
         attention_files.draw(inputs, view, n_layers=facts.n_layers, n_heads=facts.n_heads)
         download_grid(
             inputs.model,
             inputs.token_ids,
             inputs.labels,
-            inputs.text,
+            attention_text.whole_text(inputs, boundary),
             key="attention_grid_html",
             measures=measures,
         )

@@ -2,20 +2,28 @@
 
 import base64
 import hashlib
+import json
 import re
 import time
+import tomllib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
 
 from dashboard.components.head_grid import HeadChoice, check_arrangement, check_choice
-from dashboard.components.head_grid.page import head_grid_page, page_facts
+from dashboard.components.head_grid.page import COLOURS, head_grid_page, page_facts
 from dashboard.components.head_grid.payload import GridMeasure, pack_cells, pack_frame, run_name, unpack
+from gpt_core.attention_measures import MEASURE_NAMES
+from gpt_core.control import Control
+from gpt_core.errors import CancelledError, MemoryLimitError
 from gpt_core.head_grid import LayerThumbnails
 from gpt_core.model import LanguageModel
-from tests.dashboard.pages import errors, open_page, settle, texts
+from gpt_core.tasks import MeasureHeadsTask
+from tests.dashboard.pages import ROOT, errors, open_page, settle, texts
 
 SHAPE = (3, 4, 10)
 
@@ -45,6 +53,7 @@ def test_a_frame_comes_out_as_it_went_in(labels: list[str], n_measures: int) -> 
     measures = [
         GridMeasure(
             name=f"m{i}",
+            title=f"M {i} (bits)",
             definition=labels[0],
             values=rng.normal(size=(3, 2)).astype(np.float32),
         )
@@ -53,7 +62,7 @@ def test_a_frame_comes_out_as_it_went_in(labels: list[str], n_measures: int) -> 
     text, numbers = unpack(make_frame(labels, measures))
     assert text["labels"] == labels
     assert text["n_tokens"] == len(labels)
-    assert [m["name"] for m in text["measures"]] == [m.name for m in measures]
+    assert [(m["name"], m["title"]) for m in text["measures"]] == [(m.name, m.title) for m in measures]
     np.testing.assert_array_equal(
         numbers, np.concatenate([m.values.ravel() for m in measures] or [np.zeros(0)])
     )
@@ -62,7 +71,7 @@ def test_a_frame_comes_out_as_it_went_in(labels: list[str], n_measures: int) -> 
 def test_no_value_stays_no_value_and_a_surrogate_breaks_nothing() -> None:
     values = np.array([[np.nan, 1], [2, 3], [4, 5]], dtype=np.float64)
     text, numbers = unpack(
-        make_frame(["\ud800"], [GridMeasure(name="a", definition="\ud800", values=values)])
+        make_frame(["\ud800"], [GridMeasure(name="a", title="A", definition="\ud800", values=values)])
     )
     assert text["labels"] == ["?"]
     assert np.isnan(numbers[0])
@@ -71,7 +80,7 @@ def test_no_value_stays_no_value_and_a_surrogate_breaks_nothing() -> None:
 
 def test_a_measure_of_another_shape_is_refused() -> None:
     with pytest.raises(AssertionError):
-        make_frame(["a"], [GridMeasure(name="a", definition="", values=np.zeros((2, 3)))])
+        make_frame(["a"], [GridMeasure(name="a", title="A", definition="", values=np.zeros((2, 3)))])
 
 
 def test_cells_come_out_as_they_went_in() -> None:
@@ -160,7 +169,7 @@ def test_forged_arrangements_are_not(value: object) -> None:
 
 
 def test_a_link_restores_the_arrangement_and_a_bad_one_is_said() -> None:
-    name = "entropy (bits)"
+    name = "entropy"
     at = open_page("attention", attention_grid_measure=name, attention_grid_order="lowest")
     assert errors(at) == []
     assert (at.session_state["attention_grid_measure"], at.session_state["attention_grid_order"]) == (
@@ -172,6 +181,43 @@ def test_a_link_restores_the_arrangement_and_a_bad_one_is_said() -> None:
     assert at.session_state["attention_grid_measure"] == "none"
     assert "The link asks for something else here." in texts(at)
     assert "Possible: layers, highest, lowest. Shown instead: layers." in texts(at)
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_measures_that_do_not_come_are_said_and_can_be_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, failed: bool
+) -> None:
+    measured = MeasureHeadsTask.work
+
+    def work(self: MeasureHeadsTask, lm: LanguageModel, control: Control) -> object:
+        if failed:
+            raise MemoryLimitError("There is no room for measures. Shorten the text.")
+        raise CancelledError("Stopped.")
+
+    monkeypatch.setattr(MeasureHeadsTask, "work", work)
+    at = open_page("attention", prompt="No room for these measures." if failed else "Stopped measures.")
+    deadline = time.monotonic() + 30
+    while not [b for b in at.button if b.key == "attention_grid_retry"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+        at.run()
+    assert errors(at) == []
+    said = "There is no room for measures." if failed else "The measures of the heads were stopped"
+    assert said in texts(at)
+    monkeypatch.setattr(MeasureHeadsTask, "work", measured)
+    at.button(key="attention_grid_retry").click().run()
+    while not measures_in(at) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        at.run()
+    assert said not in texts(at)
+    assert measures_in(at) == list(MEASURE_NAMES)
+
+
+def measures_in(at: AppTest) -> list[str]:
+    """Names of the measures that the grid was given."""
+    (payload,) = (
+        element.proto.bytes for element in at.get("bidi_component") if element.proto.bytes.startswith(b"HGF1")
+    )
+    return [measure["name"] for measure in unpack(payload)[0]["measures"]]
 
 
 def test_the_page_shows_all_heads_and_one_token_works(bundled: LanguageModel) -> None:
@@ -199,12 +245,23 @@ def test_another_prompt_is_another_stream_and_a_picker_is_none() -> None:
     assert at.session_state["_stream_attention_grid"] is not stream
 
 
+def selection(at: AppTest) -> dict[str, Any]:
+    """What the grid was told of the head and the cell that the page shows."""
+    said = [json.loads(element.proto.json) for element in at.get("bidi_component") if element.proto.json]
+    (found,) = (one for one in said if one.get("grid") == "attention_grid")
+    return dict(found)
+
+
 def test_a_cell_of_a_longer_text_is_not_marked() -> None:
     at = open_page("attention", prompt="One two three four five", attention_query="4", attention_key="3")
-    at.text_area(key="prompt").set_value("The cat")
-    settle(at.run())
+    settle(at.run())  # the grid stands above the fields that take a link's cell
+    assert (selection(at)["query"], selection(at)["key"]) == (4, 3)
+    at.text_area(key="prompt").set_value("The cat").run()
     assert errors(at) == []
-    assert "All heads" in texts(at)
+    assert (selection(at)["layer"], selection(at)["query"], selection(at)["key"]) == (5, None, None)
+    # The fields under the grid have taken a cell of the shorter text meanwhile.
+    settle(at.run())
+    assert (selection(at)["query"], selection(at)["key"]) == (1, 0)
 
 
 # The file to take away
@@ -251,3 +308,11 @@ def test_the_file_says_what_made_it() -> None:
     assert "float32" in facts["Computed in"]
     for package in ("torch", "transformers", "gpt-dashboard"):
         assert re.search(rf"{package} \d", facts["Versions"])
+
+
+def test_the_colours_of_the_file_are_those_of_the_themes() -> None:
+    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
+    for name, colours in COLOURS.items():
+        for variable, colour in colours.items():
+            first, *rest = variable.split("-")
+            assert colour == theme[name][first + "".join(map(str.title, rest))], (name, variable)

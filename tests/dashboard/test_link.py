@@ -30,3 +30,43 @@ def test_a_choice_by_a_former_name_stays_the_same_number() -> None:
     assert not at.exception
     assert at.session_state["found"] == 0
     assert "2 is not among 0 to 0" in at.caption[0].value
+
+
+def test_a_choice_made_elsewhere_clears_what_was_said_of_the_former() -> None:
+    def page() -> None:
+        from types import SimpleNamespace
+        from typing import Any
+
+        import streamlit as st
+
+        from dashboard.components import attention_map, head_grid, link, token_strip
+
+        def clicked(*points: dict[str, Any]) -> Any:
+            return SimpleNamespace(selection=SimpleNamespace(points=list(points)))
+
+        names = ("attention_layer", "attention_head", "attention_query", "attention_key", "measure", "order")
+        state = st.session_state
+        for name in names:
+            state[name] = "former"
+            link.notice(name, "stale")
+        state["heads"], state["cells"] = clicked({"x": 3.0, "y": 2}), clicked({"x": 1, "y": 4})
+        state["none"], state["between"] = clicked(), clicked({"x": 0.5, "y": 1})
+        attention_map.take_head("none")
+        attention_map.take_cell("between")
+        st.text([state[name] for name in names].count("former"))
+        attention_map.take_head("heads")
+        attention_map.take_cell("cells")
+        state["grid"] = {"arranged": {"measure": "a", "order": "lowest"}}
+        head_grid._take_arrangement("grid", ("a",), {"measure": "measure", "order": "order"})
+        st.text([state[name] for name in names])
+        link.notice("attention_query", "stale")
+        state["strip"] = {"clicked": 5}
+        token_strip._take_click("strip", 9, "attention_query", None)
+        st.text(state["attention_query"])
+        for name in names:
+            link.show_notice(name)
+
+    at = AppTest.from_function(page).run()
+    assert not at.exception
+    assert [element.value for element in at.text] == ["6", "[2, 3, 4, 1, 'a', 'lowest']", "5"]
+    assert not at.caption

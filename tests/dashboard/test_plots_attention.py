@@ -189,6 +189,16 @@ def test_lines_go_from_the_token_and_to_it(n: int, position: int) -> None:
         assert len(ends) == 4 + 2  # four keys paid by token 3 (itself once), and two later queries
 
 
+def test_weak_lines_are_drawn_where_nothing_is_stronger() -> None:
+    paid = np.array([0.9995, 0.0003, 0.0002, 0.0, np.nan], dtype=np.float32)
+    found = TokenAttention(
+        layer=0, head=0, position=3, paid=paid, received=np.full(5, np.nan, dtype=np.float32), first_share=1.0
+    )
+    *lines, queries, _ = token_lines(found, text=text_of(5)).data
+    places = [int(text.split(" ")[0]) for text in queries.text]
+    assert {(places[line.y[0]], places[line.y[1]]) for line in lines} == {(3, 0), (3, 1), (3, 2)}
+
+
 def test_profile_shows_both_sides() -> None:
     found = make_token(6, 3)
     paid, received = token_profile(found, text=text_of(6)).data

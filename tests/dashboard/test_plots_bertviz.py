@@ -72,7 +72,8 @@ def test_parameters_are_those_that_bertviz_itself_makes(view, original, layers):
         list(rounded[:, None]), labels, prettify_tokens=False, include_layers=layers, html_action="return"
     )
     expected = parameters(theirs.data)
-    found = parameters(view(attention, labels, layers=layers))
+    shown = attention if layers is None else attention[layers]
+    found = parameters(view(shown, labels, layers=layers))
     assert found.pop("root_div_id") != expected.pop("root_div_id")  # random: two on one page
     assert found | {"display_mode": None} == expected | {"display_mode": None}
 
@@ -130,6 +131,8 @@ def test_long_labels_are_cut_to_what_can_be_drawn(label, shown):
         (["a"] * 5, {"layers": []}),
         (["a"] * 5, {"layers": [3]}),
         (["a"] * 5, {"layers": [-1]}),
+        (["a"] * 5, {"layers": [0, 1, -1]}),
+        (["a"] * 5, {"layers": [0, 1, 1]}),
     ],
 )
 @pytest.mark.parametrize("view", VIEWS)
@@ -142,7 +145,7 @@ def test_what_does_not_fit_is_refused(view, labels, options):
 def test_head_view_starts_at_the_layer_asked_for():
     assert parameters(head_view_html(causal_attention(), labels_of(5), layer=2))["layer"] == 2
     with pytest.raises(ValueError, match="not in include_layers"):
-        head_view_html(causal_attention(), labels_of(5), layer=1, layers=[0, 2])
+        head_view_html(causal_attention(2), labels_of(5), layer=1, layers=[0, 2])
 
 
 @pytest.mark.parametrize("view", VIEWS)

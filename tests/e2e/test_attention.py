@@ -55,7 +55,7 @@ def test_the_order_of_the_heads_is_in_the_link(page: Page, server: Server, other
     wait_until_idle(page)
     highest = first.get_attribute("aria-label")
     assert (link_value(page, "attention_grid_measure"), link_value(page, "attention_grid_order")) == (
-        "induction (probability)",
+        "induction",
         "highest",
     )
     visit(page, other_server, page.url.removeprefix(server.url).lstrip("/"))
@@ -108,6 +108,22 @@ def test_a_hover_names_the_tokens_and_a_click_chooses_them(page: Page, server: S
     page.locator(".st-key-attention_strip_box [data-i='5']").click()
     wait_until_idle(page)
     assert link_value(page, "attention_query") == "5"
+
+
+def test_a_click_in_any_map_chooses_query_and_key(page: Page, server: Server) -> None:
+    prompt = PROMPT.replace(" ", "+")
+    visit(page, server, f"attention?prompt={prompt}&attention_section=Summaries")
+    click(page, "attention_summary_map", 2.5 / 12, 8.5 / 12)
+    assert (link_value(page, "attention_query"), link_value(page, "attention_key")) == ("8", "2")
+    visit(page, server, f"attention?prompt={prompt}&attention_section=Compare")
+    page.locator(".st-key-attention_compare_start button").click()
+    wait_until_idle(page)
+    for name, query, key in (("this", 7, 3), ("other", 9, 5), ("difference", 10, 4)):
+        click(page, f"attention_compare_{name}", (key + 0.5) / 12, (query + 0.5) / 12)
+        assert (link_value(page, "attention_query"), link_value(page, "attention_key")) == (
+            str(query),
+            str(key),
+        )
 
 
 def test_a_click_on_a_measure_opens_the_head(page: Page, server: Server) -> None:

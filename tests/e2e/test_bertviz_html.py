@@ -77,7 +77,7 @@ def test_head_view_draws_the_chosen_layer(show, dark):
 
 
 def test_layers_that_were_chosen_keep_their_numbers(show):
-    page = show(model_view_html(attention(), LABELS, layers=[2]))
+    page = show(model_view_html(attention()[[2]], LABELS, layers=[2]))
     assert page.locator("#vis text").all_text_contents() == ["Heads", "0", "1", "Layers", "2"]
     np.testing.assert_allclose(opacities(page, "#vis line"), attention()[2].ravel(), atol=5.01e-4)
 

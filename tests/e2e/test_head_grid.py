@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dashboard.components.head_grid.page import head_grid_page, page_facts
 from dashboard.components.head_grid.payload import GridMeasure, pack_cells, pack_frame
+from gpt_core.attention_measures import measure_heads
 from gpt_core.catalog import BUNDLED_FOLDER
 from gpt_core.head_grid import LayerThumbnails, layer_thumbnails
 from gpt_core.model import LanguageModel
@@ -53,7 +54,11 @@ choice = head_grid(
     str(lm.model_id), tokens.token_ids, tokens.labels, key="heads",
     selected=HeadChoice(**{name: st.session_state[name] for name in ("layer", "head", "query", "key")}),
     select_into={name: name for name in ("layer", "head", "query", "key")},
-    measures=[GridMeasure(name="Sevens", definition="Seven times the head's number, modulo 36.", values=values)],
+    measures=[
+        GridMeasure(
+            name="sevens", title="Sevens", definition="Seven times the head's number, modulo 36.", values=values
+        )
+    ],
 )
 for name in ("layer", "head", "query", "key"):
     st.number_input(name, 0, 500, key=name)
@@ -127,9 +132,11 @@ def test_all_heads_are_drawn_as_eager_attention_has_them(
     wait_until_drawn(page)
     trace = trace_text(bundled, PROMPT)
     cells = b"".join(layer_thumbnails(trace, layer=layer).cells.tobytes() for layer in range(6))
-    sums = (grid(page).get_attribute("data-cells") or "").split()
-    if len(sums) == 1:  # all layers came at once
-        assert sums == [f"{zlib.crc32(cells):08x}"]
+    # A second look finds all layers computed, and they come at once.
+    page.reload()
+    wait_until_idle(page)
+    wait_until_drawn(page)
+    assert grid(page).get_attribute("data-cells") == f"{zlib.crc32(cells):08x}"
     weights = eager()
     n = weights.shape[-1]
     for layer, number in ((0, 0), (2, 3), (5, 1)):
@@ -341,6 +348,20 @@ def test_sorted_and_marked_by_a_measure(page: Page, grids: Server) -> None:
     expect(page.get_by_label("layer", exact=True)).to_have_value("2")
 
 
+def test_marks_begin_at_zero_as_the_figure_does(page: Page, server: Server, bundled: LanguageModel) -> None:
+    visit(page, server, f"attention?prompt={quote_plus(PROMPT)}&attention_grid_measure=entropy")
+    wait_until_drawn(page)
+    expect(grid(page).locator(".mark")).to_have_count(36, timeout=30_000)
+    shares = (
+        grid(page)
+        .locator(".mark")
+        .evaluate_all("all => all.map(e => parseFloat(e.style.getPropertyValue('--share')))")
+    )
+    values = measure_heads(trace_text(bundled, PROMPT)).of("entropy").ravel()
+    assert values.min() > 0.02 * values.max(), "a mark that begins at the lowest value would look the same"
+    np.testing.assert_allclose(shares, values / values.max(), atol=1e-3)
+
+
 def test_a_phone_shows_it_without_scrolling_sideways(open_page: Callable[..., Page], server: Server) -> None:
     page = open_page(viewport=PHONE)
     visit(page, server, f"attention?prompt={quote_plus(PROMPT)}")
@@ -425,7 +446,9 @@ def test_text_in_the_file_never_runs_and_labels_show_it(open_file: Callable[...,
         LayerThumbnails(layer=layer, n_tokens=4, step=1, cells=rng.integers(1, 256, (2, 10)).astype(np.uint8))
         for layer in range(2)
     ]
-    measures = [GridMeasure(name=HOSTILE, definition=HOSTILE, values=np.ones((2, 2), dtype=np.float32))]
+    measures = [
+        GridMeasure(name=HOSTILE, title=HOSTILE, definition=HOSTILE, values=np.ones((2, 2), np.float32))
+    ]
     frame = pack_frame(labels, key="grid", run="r", n_layers=2, n_heads=2, step=1, measures=measures)
     page = open_file(
         head_grid_page(

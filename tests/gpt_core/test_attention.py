@@ -152,6 +152,7 @@ def test_heads_and_blocks_of_queries_are_cut_from_the_whole(tiny_lm: TinyLm) -> 
     np.testing.assert_allclose(part.weights, whole.weights[[3, 1], 11:30], atol=1e-6)
     assert np.array_equal(part.allowed, whole.allowed[[3, 1], 11:30])
     assert np.array_equal(all_attention_maps(trace)[2], whole.weights)
+    assert np.array_equal(all_attention_maps(trace, layers=[2]), whole.weights[None])
     assert attention_maps(trace, layer=0, heads=()).weights.shape == (0, 40, 40)
     assert attention_maps(trace, layer=0, queries=range(0)).weights.shape == (4, 0, 40)
 
@@ -223,6 +224,7 @@ def test_maps_that_would_not_fit_are_refused(tiny_lm: TinyLm, monkeypatch: pytes
         attention_maps(trace, layer=0, heads=(0, 1, 2, 3, 3))
     with pytest.raises(MemoryLimitError):
         all_attention_maps(trace)
+    assert all_attention_maps(trace, layers=[1]).shape == (1, 4, 40, 40)
 
 
 @pytest.mark.parametrize("architecture", CLOSED_ARCHITECTURES)

@@ -133,6 +133,30 @@ def test_mean_and_maximum_of_any_heads(tiny_lm: TinyLm, kind: Any) -> None:
     np.testing.assert_allclose(alone.weights, maps[1, 2], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "full"), [("mistral", ()), ("gemma3_text", (1,)), ("llama", (0, 1, 2))]
+)
+def test_cells_that_no_map_lets_through_are_empty(
+    tiny_lm: TinyLm, architecture: str, full: tuple[int, ...]
+) -> None:
+    """Windows of 8 tokens, except in the layers `full`."""
+    lm = tiny_lm(architecture)
+    trace = trace_tokens(lm, TEXT)
+    back = np.subtract.outer(np.arange(40), np.arange(40))
+    window, causal = (back >= 0) & (back < 8), back >= 0
+    for kind in ("mean", "maximum"):
+        for layers in ((0,), (0, 1)):
+            found = combine_heads(trace, [(layer, 2) for layer in layers], kind=kind)  # type: ignore[arg-type]
+            assert np.array_equal(found.allowed, causal if set(layers) & set(full) else window)
+            assert np.array_equal(np.isnan(found.cells), ~found.allowed)
+            assert np.array_equal(found.cells[found.allowed], found.weights[found.allowed])
+    for value_weighted in (False, True):
+        rolled = roll_out(lm, trace, value_weighted=value_weighted)
+        # Three windows, one behind the other.
+        assert np.array_equal(rolled.allowed, causal if full else (back >= 0) & (back <= 21))
+        assert (rolled.weights[~rolled.allowed] == 0).all()
+
+
 def test_what_cannot_be_combined_is_said(tiny_lm: TinyLm, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = trace_tokens(tiny_lm("gpt2"), TEXT)
     with pytest.raises(InputError, match="At least one head"):

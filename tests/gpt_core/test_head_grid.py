@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gpt_core import head_grid
+from gpt_core.attention import attention_maps
 from gpt_core.capture import LayerCapture, attention_scores
 from gpt_core.errors import CancelledError, InputError, UnsupportedError
 from gpt_core.head_grid import (
@@ -18,6 +19,7 @@ from gpt_core.head_grid import (
     grid_step,
     kept_thumbnails,
     layer_thumbnails,
+    thin_weights,
 )
 from gpt_core.model import LanguageModel
 from gpt_core.registry import Registry
@@ -227,3 +229,18 @@ def test_nobody_can_write_into_a_result(tiny_lm: TinyLm) -> None:
     found = layer_thumbnails(trace_tokens(tiny_lm("gpt2"), TEXT), layer=0)
     with pytest.raises(ValueError, match="read-only"):
         found.cells[0, 0] = 2
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_maps_that_are_there_already_are_thinned_alike(tiny_lm: TinyLm, step: int) -> None:
+    trace = trace_tokens(tiny_lm("gpt2"), TEXT)
+    expected = layer_thumbnails(trace, layer=1, step=step)
+    maps = torch.from_numpy(attention_maps(trace, layer=1).weights.copy())
+    square = np.zeros((4, expected.side, expected.side), dtype=np.uint8)
+    for start in range(0, 40, 9):
+        # A part of a larger array, which is not contiguous.
+        codes = thin_weights(maps[:, start : start + 9, : start + 9], step)
+        square[:, start // step : start // step + codes.shape[1], : codes.shape[2]] = codes
+    found = square[:, np.tri(expected.side, dtype=bool)]
+    assert np.abs(found.astype(int) - expected.cells).max() <= 1
+    assert (found > 1).any()

@@ -42,6 +42,8 @@ def test_scores_are_means_over_eager_maps(tiny_lm: TinyLm) -> None:
     assert len(set(ids)) == n + 1
     maps = _eager("llama", ids)
     second = range(1 + n, 1 + 2 * n)
+    # The last token's earlier occurrence ends the first copy: what follows it begins the second.
+    assert [i - n + 1 for i in second] == [ids.index(ids[i]) + 1 for i in second]
     for place, value in enumerate(
         (
             np.mean([maps[:, :, i, i - n + 1] for i in second], axis=0),

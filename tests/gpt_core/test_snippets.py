@@ -15,8 +15,8 @@ from gpt_core.predictions import next_token
 from gpt_core.sampling import apply_stages
 from gpt_core.snippets.attention import attention_snippet
 from gpt_core.snippets.predictions import predictions_snippet
-from gpt_core.tokenizer import tokenize_text
-from gpt_core.trace import logits_at, trace_text
+from gpt_core.tokenizer import decode_ids, tokenize_text
+from gpt_core.trace import logits_at, trace_text, trace_tokens
 
 TEXT = "He said \"no\"\\ and 'left'.\n"
 
@@ -41,6 +41,16 @@ def test_attention(bundled: LanguageModel) -> None:
     theirs = names["attention"]
     assert np.abs(np.asarray(theirs) - ours).max() < 1e-5
     assert f"{ours[-1, 0]:.3f}".rstrip("0") in printed
+
+
+def test_attention_of_a_continued_text(bundled: LanguageModel) -> None:
+    """Ids that no reading of their text gives back: "th" and "e", which would be one token."""
+    ids = (*tokenize_text(bundled, TEXT).token_ids, 400, 68)
+    assert tokenize_text(bundled, decode_ids(bundled, ids).text).token_ids != ids
+    name = load_name(str(bundled.model_id))
+    names, _ = run(attention_snippet(name, TEXT, layer=3, head=2, token_ids=ids))
+    ours = attention_maps(trace_tokens(bundled, ids), layer=3, heads=[2]).weights[0]
+    assert np.abs(np.asarray(names["attention"]) - ours).max() < 1e-5
 
 
 def test_predictions(bundled: LanguageModel) -> None:

@@ -119,15 +119,7 @@ def head_grid(
     with st.container(key=f"{key}_box", gap=None):
         result = _frame(
             key=key,
-            data=pack_frame(
-                labels,
-                key=key,
-                run=run,
-                n_layers=facts.n_layers,
-                n_heads=facts.n_heads,
-                step=grid_step(facts.n_layers * facts.n_heads, len(token_ids)),
-                measures=measures,
-            ),
+            data=_pack_frame(model, token_ids, labels, key=key, measures=measures),
             on_chosen_change=partial(_take_choice, key, shape, dict(select_into)),
             on_arranged_change=partial(
                 _take_arrangement, key, tuple(m.name for m in measures or ()), dict(arranged or {})
@@ -159,20 +151,11 @@ def download_grid(
 
     def make() -> bytes:
         facts = cache.geometry(model)
-        run = run_name(model, token_ids)
-        frame = pack_frame(
-            labels,
-            key="grid",
-            run=run,
-            n_layers=facts.n_layers,
-            n_heads=facts.n_heads,
-            step=grid_step(facts.n_layers * facts.n_heads, len(token_ids)),
-            measures=measures,
-        )
+        frame = _pack_frame(model, token_ids, labels, key="grid", measures=measures)
         cells = pack_cells(
             [cache.layer_thumbnails(model, token_ids, layer) for layer in range(facts.n_layers)],
             key="grid",
-            run=run,
+            run=run_name(model, token_ids),
         )
         page = head_grid_page(frame, [cells], text=text, facts=page_facts(model))
         return page.encode("utf-8")
@@ -184,6 +167,26 @@ def download_grid(
         mime="text/html",
         icon=":material/download:",
         key=key,
+    )
+
+
+def _pack_frame(
+    model: str,
+    token_ids: tuple[int, ...],
+    labels: Sequence[str],
+    *,
+    key: str,
+    measures: Sequence[GridMeasure] | None,
+) -> bytes:
+    facts = cache.geometry(model)
+    return pack_frame(
+        labels,
+        key=key,
+        run=run_name(model, token_ids),
+        n_layers=facts.n_layers,
+        n_heads=facts.n_heads,
+        step=grid_step(facts.n_layers * facts.n_heads, len(token_ids)),
+        measures=measures,
     )
 
 
@@ -212,8 +215,7 @@ def _take_choice(key: str, shape: tuple[int, int, int], select_into: dict[str, s
     for name, target in select_into.items():
         number = getattr(choice, name)
         if number is not None:
-            st.session_state[target] = number
-            link.notice(target, "")
+            link.choose(target, number)
 
 
 def check_arrangement(value: object, names: Sequence[str]) -> dict[str, str] | None:
@@ -230,7 +232,7 @@ def _take_arrangement(key: str, names: tuple[str, ...], held: dict[str, str]) ->
     found = check_arrangement(st.session_state[key].get("arranged"), names)
     if found is not None:
         for name, target in held.items():
-            st.session_state[target] = found[name]
+            link.choose(target, found[name])
 
 
 def _stream(key: str, task: HeadGridTask, n_layers: int) -> _Stream:

@@ -239,8 +239,8 @@ class Grid {
     }
     this.measureChoice.replaceChildren()
     make("option", "", this.measureChoice, { value: "-1" }).textContent = NONE
-    frame.measures.forEach(({ name }, i) => {
-      make("option", "", this.measureChoice, { value: String(i) }).textContent = name
+    frame.measures.forEach(({ title }, i) => {
+      make("option", "", this.measureChoice, { value: String(i) }).textContent = title
     })
     this.measureBox.hidden = this.orderBox.hidden = frame.measures.length === 0
     this.board.setAttribute("aria-label", `All heads: ${frame.n_layers} layers of ${frame.n_heads} heads`)
@@ -288,12 +288,9 @@ class Grid {
   fillBoard() {
     const { frame, measure, order } = this
     const hadFocus = this.buttons.includes(this.root.getRootNode().activeElement)
-    let low = Infinity
-    let high = -Infinity
-    for (const value of measure?.values ?? []) {
-      if (value < low) low = value
-      if (value > high) high = value
-    }
+    // Marks begin at 0, as the colours of the page's figures of the same measures do.
+    let high = 0
+    for (const value of measure?.values ?? []) if (value > high) high = value
     const page = document.createDocumentFragment()
     page.append(this.canvas)
     this.buttons = []
@@ -324,7 +321,7 @@ class Grid {
         }
         if (measure) {
           const value = measure.values[number]
-          const share = high > low ? (value - low) / (high - low) : 1
+          const share = high > 0 ? Math.max(0, value) / high : 0
           const mark = make("span", "mark", button, { "aria-hidden": "true" })
           if (Number.isNaN(value)) mark.hidden = true
           else mark.style.setProperty("--share", share.toFixed(4))
@@ -344,7 +341,7 @@ class Grid {
   nameOf(number) {
     const { frame, measure } = this
     const name = `layer ${Math.floor(number / frame.n_heads)}, head ${number % frame.n_heads}`
-    return measure ? `${name}, ${measure.name} ${valueOf(measure, number)}` : name
+    return measure ? `${name}, ${measure.title} ${valueOf(measure, number)}` : name
   }
 
   // Every measure of the head that is large, also of those by which the grid is not marked.
@@ -352,7 +349,7 @@ class Grid {
     for (const measure of this.frame.measures) {
       if (measure === this.measure) continue
       const pair = make("div", "", this.values)
-      make("dt", "", pair).textContent = measure.name
+      make("dt", "", pair).textContent = measure.title
       make("dd", "", pair).textContent = valueOf(measure, number)
     }
   }
@@ -481,7 +478,7 @@ class Grid {
     const name = make("strong", "", this.title)
     name.textContent = `Layer ${Math.floor(number / frame.n_heads)}, head ${number % frame.n_heads}`
     if (this.measure) {
-      make("span", "value", this.title).textContent = `${this.measure.name}: ${valueOf(this.measure, number)}`
+      make("span", "value", this.title).textContent = `${this.measure.title}: ${valueOf(this.measure, number)}`
     }
     this.showValues(number)
     this.large.setAttribute(

@@ -13,7 +13,7 @@ from gpt_core.attention_export import origin_of
 HERE = Path(__file__).parent
 
 #: The page's colours, as in .streamlit/config.toml: the component takes them from variables of these names.
-_COLOURS = {
+COLOURS = {
     "light": {
         "primary-color": "#0b5cad",
         "background-color": "#ffffff",
@@ -96,7 +96,7 @@ def page_facts(model: str) -> dict[str, str]:
 
 
 def _variables(theme: str) -> str:
-    names = "".join(f"--st-{name}: {value}; " for name, value in _COLOURS[theme].items())
+    names = "".join(f"--st-{name}: {value}; " for name, value in COLOURS[theme].items())
     return f":root {{ color-scheme: {theme}; {names}}}"
 
 

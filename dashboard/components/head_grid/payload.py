@@ -30,11 +30,13 @@ class GridMeasure:
     """A number for every head, by which the grid can be sorted and marked."""
 
     name: str
+    """Its name in code and in links: "entropy"."""
+    title: str
     """What the reader chooses, with its unit: "entropy (bits)"."""
     definition: str
     """One sentence."""
     values: np.ndarray
-    """`(n_layers, n_heads)`: float32, in the unit that `name` says; NaN where there is none."""
+    """`(n_layers, n_heads)`: float32, in the unit that `title` says; NaN where there is none."""
 
 
 def run_name(model: str, token_ids: Sequence[int]) -> str:
@@ -68,7 +70,7 @@ def pack_frame(
             "n_tokens": len(labels),
             "step": step,
             "labels": list(labels),
-            "measures": [{"name": m.name, "definition": m.definition} for m in chosen],
+            "measures": [{"name": m.name, "title": m.title, "definition": m.definition} for m in chosen],
         },
         b"".join(np.ascontiguousarray(m.values, dtype="<f4").tobytes() for m in chosen),
     )

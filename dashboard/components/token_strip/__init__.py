@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from dashboard.components import assets
+from dashboard.components import assets, link
 from gpt_core.visible import show_graphemes
 
 #: Most tokens that are drawn: the browser stays quick. No model here reads more at once.
@@ -144,6 +144,6 @@ def _take_click(
     if position is None:
         return
     if select_into is not None:
-        st.session_state[select_into] = position
+        link.choose(select_into, position)
     if on_select is not None:
         on_select()
