@@ -255,7 +255,7 @@ def snippet(
 
     `model` is what `from_pretrained` takes: a name on the hub or a folder. Several settings are several runs, such as
     those of `sequence_settings`. Without `special_tokens`, names of special tokens in the prompt are plain text. With
-    `taken_ids`, that much of the continuation is given (a branch).
+    `taken_ids`, that much of the continuation is given (a branch); without a run, it is all that is printed.
     """
     runs = (settings,) if isinstance(settings, (GenerationSettings, BeamSettings)) else tuple(settings)
     shapes = [run.effective_sampling for run in runs if isinstance(run, GenerationSettings)]
@@ -293,6 +293,8 @@ def snippet(
         ]
     for _, group in itertools.groupby(runs, key=lambda run: _without_seed(run, lm)):
         lines += _run_lines(list(group), lm)
+    if not runs:
+        lines.append('print(tokenizer.decode(inputs["input_ids"][0, n_prompt:], skip_special_tokens=True))')
     return "\n".join(lines) + "\n"
 
 

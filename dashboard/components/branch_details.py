@@ -198,21 +198,22 @@ def _label_at(tree: BranchTree, branch: Branch, place: int) -> str:
 def on_screen(task: GenerateTask) -> tuple[tuple[GenerationSettings, ...], tuple[int, ...], "Precision"]:
     """What "Show me the code" is about: runs, the tokens taken before them, and in what they were computed.
 
-    Those of the chosen branch if it left another one, else of all that begin at the prompt; `task` where none does.
+    That of the chosen branch if it grew from a token that was taken (none where nothing came after that), else those
+    of all branches that began at the prompt; `task` where there is no tree of its prompt.
     """
     tree = growing.current_tree()
     if tree is None or not tree.branches or (tree.model, tree.prompt_ids) != (task.model, task.token_ids):
         return task.runs, (), task.precision
     chosen = st.session_state.get("generation_branch")
     branch = next((branch for branch in tree.branches if branch.number == chosen), tree.branches[0])
-    if branch.parent is not None:
-        return (_made_by(branch),), branch.token_ids[: branch.fork + 1], branch.precision
-    return tuple(_made_by(one) for one in tree.branches if one.parent is None), (), branch.precision
+    if branch.drawn_from:
+        runs = (_made_by(branch),) if branch.drawn_steps else ()
+        return runs, branch.token_ids[: branch.drawn_from], branch.precision
+    return tuple(_made_by(one) for one in tree.branches if not one.drawn_from), (), branch.precision
 
 
 def _made_by(branch: Branch) -> GenerationSettings:
     """The settings that give this branch: where it was stopped, with as many tokens as came."""
     if branch.steps[-1].stop_reason is not None:
         return branch.settings
-    n_new = sum(not step.forced for step in branch.own_steps)
-    return dataclasses.replace(branch.settings, max_new_tokens=max(1, n_new))
+    return dataclasses.replace(branch.settings, max_new_tokens=len(branch.drawn_steps))

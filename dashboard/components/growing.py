@@ -101,12 +101,12 @@ def start(task: GenerateTask) -> None:
         prompt_ids=task.token_ids,
         bytes_per_token=8 * facts.n_layers * facts.n_kv_heads * facts.d_head,
     )
-    forget()
     try:
         base.check_room(n_new=task.settings.max_new_tokens, n_branches=len(task.runs))
     except GptCoreError as error:
         say_problem(error)
         return
+    forget()
     st.session_state[_GROWTH] = _Growth(task=task, base=base)
     job.start(task, slot=SLOT)
 

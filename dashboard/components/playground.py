@@ -126,5 +126,5 @@ def _notes(tree: BranchTree, branch: Branch, *, running: bool) -> tuple[str, ...
         ended = steps[-1].stop_reason
         state = f"ended by {ended}" if ended else "going on" if running else "stopped"
         notes.append(f"{len(steps):,} token{'s' if len(steps) > 1 else ''}, {state}")
-    speed = plots.speed_note([step for step in branch.own_steps if not step.forced])
+    speed = plots.speed_note(branch.drawn_steps)
     return (*notes, speed) if speed else tuple(notes)

@@ -1,14 +1,18 @@
 """The Generation page without a browser: its tree, its limits, and what its link restores."""
 
+import contextlib
+import io
 import json
 import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components import growing
+from dashboard.components import growing, playground
+from dashboard.plots.generation import speed_note
 from gpt_core import branches
 from gpt_core.branches import BranchTree
 from gpt_core.decoding import STAGES
@@ -105,6 +109,47 @@ def test_a_branch_by_a_click(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "The first 2 tokens are the same" in texts(at)
     at.button(key="generation_delete").click().run()
     assert [branch.number for branch in tree(at).branches] == [0]
+
+
+def take_at(at: AppTest, number: int, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take another token in place of that one of that branch, and wait for what grows."""
+    step = tree(at).find(number).steps[index]
+    taken = int(next(i for i in step.alternative_ids if i != step.token_id))
+    wait(click(at, number, index, taken, monkeypatch))
+    assert errors(at) == []
+
+
+def test_a_branch_whose_parent_was_deleted_is_told_as_its_run_made_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = generate(open_page("generation", generation_max_new_tokens="5", generation_seed="3"))
+    take_at(at, 0, 1, monkeypatch)
+    take_at(at, 1, 4, monkeypatch)
+    for gone in (1, 0):
+        at.selectbox(key="generation_branch").select(gone).run()
+        at.button(key="generation_delete").click().run()
+    assert errors(at) == []
+    (orphan,) = tree(at).branches
+    assert (orphan.parent, orphan.fork, orphan.drawn_from) == (None, 0, 5)
+    printed = io.StringIO()
+    with torch.random.fork_rng(), contextlib.redirect_stdout(printed):
+        exec(compile(program(at), "snippet", "exec"), {"__name__": "__main__"})
+    assert printed.getvalue() == orphan.text + "\n"
+    with monkeypatch.context() as patched:
+        patched.setattr(playground.st, "session_state", Session(at))
+        notes = playground._notes(tree(at), orphan, running=False)
+    assert notes[-1] == speed_note(orphan.steps[5:])
+
+
+def test_a_refused_run_leaves_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = generate(open_page("generation", generation_max_new_tokens="3"))
+    before = tree(at)
+    monkeypatch.setattr(branches, "MAX_TREE_BYTES", 1000)
+    at.button(key="generation_start").click()
+    settle(at.run())
+    assert "A tree must take at most" in texts(at)
+    assert tree(at) is before
+    assert errors(at) == []
 
 
 def test_limits_of_the_tree_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,13 @@ def test_the_program_of_a_branch(bundled: LanguageModel) -> None:
     assert run_program(program) == branch[-1].text + "\n"
 
 
+def test_the_program_of_a_branch_that_ends_with_the_token_that_was_taken(bundled: LanguageModel) -> None:
+    taken_ids = bundled.tokenizer.backend_tokenizer.encode(" the end").ids
+    program = snippet(str(BUNDLED_FOLDER), PROMPT, (), bundled, taken_ids=taken_ids)
+    assert "generate" not in program
+    assert run_program(program) == " the end\n"
+
+
 def test_the_beam_program_prints_all_texts(bundled: LanguageModel) -> None:
     settings = BeamSettings(n_beams=3, n_return=2, max_new_tokens=5)
     ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
