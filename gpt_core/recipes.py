@@ -19,6 +19,7 @@ from gpt_core.decoding import (
     check_range,
 )
 from gpt_core.errors import InputError
+from gpt_core.generation import end_token_ids
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ _NOTEBOOK = (
 )
 
 
-def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tuple[Preset, ...]:
+def presets(n_prompt_tokens: int, *, context_length: int) -> tuple[Preset, ...]:
     """Greedy, the notebook's settings, and a creative one, for a prompt of that many tokens.
 
     The notebook's `max_length` counts the prompt; here it becomes `max_new_tokens`, at least 1 and at most what the
@@ -76,7 +77,7 @@ def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tup
         Preset(
             name="Greedy",
             note="Always the most probable token; no random number is drawn.",
-            settings=GenerationSettings(do_sample=False, max_new_tokens=min(40, room), seed=seed),
+            settings=GenerationSettings(do_sample=False, max_new_tokens=min(40, room)),
         )
     ]
     for name, use, shape, max_length in _NOTEBOOK:
@@ -88,7 +89,7 @@ def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tup
                     f"What the notebook used for {use}: its max_length={max_length} counts the prompt's "
                     f"{n_prompt_tokens:,} tokens, so {new:,} new one{'s' if new > 1 else ''} here."
                 ),
-                settings=GenerationSettings(sampling=shape, max_new_tokens=new, seed=seed),
+                settings=GenerationSettings(sampling=shape, max_new_tokens=new),
             )
         )
     found.append(
@@ -98,7 +99,6 @@ def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tup
             settings=GenerationSettings(
                 sampling=SamplingSettings(temperature=1.1, top_p=0.95, repetition_penalty=1.1),
                 max_new_tokens=min(60, room),
-                seed=seed,
             ),
         )
     )
@@ -134,6 +134,14 @@ _NEUTRAL: dict[str, Any] = {
     "remove_invalid_values": False,
     "renormalize_logits": False,
     "prompt_lookup_num_tokens": None,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": None,
+    "dola_layers": None,
+    "constraints": None,
+    "force_words_ids": None,
 }
 
 
@@ -233,7 +241,11 @@ def generate_call(
     if isinstance(settings, GenerationSettings) and settings.stop_strings:
         call["stop_strings"] = list(settings.stop_strings)
     config = None if lm is None else lm.network.generation_config
-    if config is not None:
+    if lm is not None and config is not None:
+        # `generate` fills up with the first end token where the model names none, and warns.
+        ends = end_token_ids(lm)
+        if config.pad_token_id is not None or ends:
+            call["pad_token_id"] = ends[0] if config.pad_token_id is None else config.pad_token_id
         call |= {
             name: neutral
             for name, neutral in _NEUTRAL.items()

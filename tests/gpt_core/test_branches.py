@@ -119,6 +119,25 @@ def test_a_branch_with_a_seed_is_deterministic(bundled: LanguageModel, kept: Reg
     assert grow(12) != first
 
 
+def test_an_int8_branch_does_not_depend_on_what_was_kept(
+    bundled: LanguageModel, kept: Registry[Any, Any]
+) -> None:
+    steps = list(generate_tokens(bundled, PROMPT, DRAWN, keep=True, precision="int8"))
+    taken = [step.token_id for step in steps[:6]]
+
+    def grow(prompt: tuple[int, ...], taken: list[int]) -> list[float]:
+        return [step.prob for step in grow_branch(bundled, prompt, taken, DRAWN, precision="int8")]
+
+    first = grow(PROMPT, taken)
+    kept.clear()
+    assert grow(PROMPT, taken) == first, "tokens that were generated are read in int8 again, one by one"
+    # The same ids as a prompt are read in float32, whatever was kept of them as a continuation.
+    longer = (*PROMPT, *taken[:4])
+    beside = grow(longer, taken[4:])
+    kept.clear()
+    assert grow(longer, taken[4:]) == beside
+
+
 def test_sliding_windows_and_recurrences_read_again_and_are_right(tiny_lm: Any, positions: list[int]) -> None:
     for name in ("mistral", "mamba"):
         lm = tiny_lm(name)
