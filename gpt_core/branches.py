@@ -236,7 +236,8 @@ def first_difference(first: Branch, second: Branch) -> int | None:
 def export_tree(tree: BranchTree, prompt: str, *, tokens: dict[int, str]) -> str:
     """The whole tree as JSON: prompt, and of each branch its place, settings, text and every own step.
 
-    A branch's settings and precision are those of its tokens from `drawn_from` on. `tokens` gives the text of each token id that occurs; the ids are there too.
+    A branch's settings and precision are those of its tokens from `drawn_from` on. `tokens` gives the text of each
+    token id that occurs; the ids are there too.
     """
 
     def say_step(step: GenerationStep) -> dict[str, Any]:

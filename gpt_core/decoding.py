@@ -25,6 +25,7 @@ STAGES = (
     "min_p",
     "typical_p",
 )
+NOT_IN_GENERATE = ("presence_penalty", "frequency_penalty")
 #: The stages that keep or remove tokens by their probability; greedy needs none of them.
 FILTERS = ("top_k", "top_p", "min_p", "typical_p")
 #: What a reader sees of each stage.

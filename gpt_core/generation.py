@@ -267,9 +267,7 @@ class _Run:
                     return
         finally:
             if keep:
-                keep_text(
-                    self._lm, reader, n_prompt=len(self._prompt_ids), precision=self._precision
-                )
+                keep_text(self._lm, reader, n_prompt=len(self._prompt_ids), precision=self._precision)
 
 
 def _finished(
@@ -278,13 +276,7 @@ def _finished(
     """`step` with the text so far, and whether it is the last; `decoder` has read what came before it."""
     text, stopped = decoder.read(step.token_id)
     reason: StopReason | None = (
-        "end token"
-        if step.token_id in end_ids
-        else "stop string"
-        if stopped
-        else "length"
-        if last
-        else None
+        "end token" if step.token_id in end_ids else "stop string" if stopped else "length" if last else None
     )
     return dataclasses.replace(step, text=text, stop_reason=reason)
 

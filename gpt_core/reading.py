@@ -100,9 +100,7 @@ def open_reader(
     return PlainReader(lm, [token_ids], check, kept, n_shared)
 
 
-def keep_text(
-    lm: LanguageModel, reader: Reader, *, n_prompt: int, precision: Precision = "float32"
-) -> None:
+def keep_text(lm: LanguageModel, reader: Reader, *, n_prompt: int, precision: Precision = "float32") -> None:
     """Keep what a reader knows, for a branch of its text, whose first `n_prompt` tokens are the prompt.
 
     The least recently used goes when there is too much.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_core.decoding import (
     MAX_SEED,
+    NOT_IN_GENERATE,
     SETTING_RANGES,
     STAGE_LABELS,
     STAGES,
@@ -189,7 +190,7 @@ def _needs_processors(shape: SamplingSettings) -> bool:
     """Whether `generate` has no settings for this: penalties that it lacks, or another order than its own."""
     active = _active_stages(shape)
     return (
-        any(stage in ("presence_penalty", "frequency_penalty") for stage in active)
+        any(stage in NOT_IN_GENERATE for stage in active)
         or tuple(stage for stage in STAGES if stage in active) != active
     )
 
@@ -276,7 +277,7 @@ def snippet(
     classes = {
         text.partition("(")[0] for shape in own for text in (_PROCESSORS[stage](shape) for stage in stages)
     } - {"SeenPenalty"}
-    seen = bool(stages & {"presence_penalty", "frequency_penalty"})
+    seen = bool(stages & set(NOT_IN_GENERATE))
     classes |= ({"LogitsProcessorList"} if own else set()) | ({"LogitsProcessor"} if seen else set())
     lines = [
         "import torch",

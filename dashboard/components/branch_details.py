@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import growing, job, prompt
+from dashboard.components import growing, job, other_pages
 from dashboard.components.generation_output import show_token_table
 from dashboard.components.token_strip import token_strip
 from gpt_core.branches import Branch, BranchTree, export_tree, first_difference
@@ -16,21 +16,6 @@ from gpt_core.tasks import GenerateTask
 
 if TYPE_CHECKING:
     from gpt_core.reading import Precision
-
-#: Where a text can be looked at further, by the page's file.
-_PAGES = {
-    "attention": ("Attention", ":material/grid_on:"),
-    "predictions": ("Predictions", ":material/bar_chart:"),
-    "embeddings": ("Embeddings", ":material/scatter_plot:"),
-    "tokenizer": ("Tokenizer", ":material/segment:"),
-}
-
-
-def go_where_asked() -> None:
-    """Leave for the page that a button of this module named."""
-    page = st.session_state.pop("_generation_open", None)
-    if page in _PAGES:
-        st.switch_page(f"views/{page}.py")
 
 
 def draw() -> None:
@@ -87,31 +72,17 @@ def draw() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption("Seed of this text:", width="content")
             st.code(str(branch.settings.seed), language=None, width=180)
-    _other_pages(tree, branch, before + branch.text)
+    other_pages.draw(
+        "generation",
+        model=tree.model,
+        text=before + branch.text,
+        token_ids=(*tree.prompt_ids, *branch.token_ids),
+    )
     if len(tree.branches) > 1:
         _compare(tree, branch)
     if branch.steps:
         labels = cache.labels(tree.model, branch.token_ids)
         show_token_table(branch.steps, labels, key="generation", file_name="generation.csv")
-
-
-def _other_pages(tree: BranchTree, branch: Branch, text: str) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key="generation_pages"):
-        st.caption("Look into this text:", width="content")
-        for page, (title, icon) in _PAGES.items():
-            st.button(title, key=f"generation_to_{page}", icon=icon, on_click=_open, args=(page, text))
-    read = cache.tokenization(tree.model, text, prompt.special_tokens()).token_ids if text else ()
-    if read != (*tree.prompt_ids, *branch.token_ids):
-        st.caption(
-            ":material/info: Read again as a text, these are not the same tokens "
-            f"({len(read):,} instead of {len(tree.prompt_ids) + len(branch.steps):,}): the other pages show what the "
-            "text is read as."
-        )
-
-
-def _open(page: str, text: str) -> None:
-    prompt.replace(text)
-    st.session_state["_generation_open"] = page
 
 
 def _rename(number: int) -> None:

@@ -141,6 +141,104 @@ def test_a_branch_whose_parent_was_deleted_is_told_as_its_run_made_it(
     assert notes[-1] == speed_note(orphan.steps[5:])
 
 
+def test_a_sampled_setting_beside_greedy_has_the_chosen_seed() -> None:
+    written = json.dumps([{"temperature": 1.5}])
+    at = open_page(
+        "generation",
+        generation_mode="Greedy",
+        generation_beside=written,
+        generation_seed="7",
+        generation_max_new_tokens="3",
+    )
+    assert at.number_input(key="generation_seed").value == 7
+    generate(at)
+    assert [branch.settings.seed for branch in tree(at).branches] == [7, 7]
+    at = open_page("generation", generation_beside=written, generation_n_sequences="3")
+    assert "the 3 sequences have no part" in texts(at)
+
+
+def test_a_bias_has_a_part_in_greedy_too() -> None:
+    at = open_page(
+        "generation",
+        generation_mode="Greedy",
+        generation_logit_bias="262:50",
+        generation_max_new_tokens="2",
+    )
+    generate(at)
+    assert tree(at).branches[0].token_ids == (262, 262)
+    assert at.query_params["generation_logit_bias"] == "262:50"
+
+
+def search(at: AppTest) -> AppTest:
+    """Press Search and wait for its end."""
+    at.button(key="generation_start").click()
+    at.run()
+    deadline = time.monotonic() + 60
+    while not any(button.key == "generation_beam_0_to_lens" for button in at.button):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        at.run()
+    return at
+
+
+def test_the_code_is_of_the_search_on_the_screen() -> None:
+    at = search(open_page("generation", generation_mode="Beam search", generation_max_new_tokens="3"))
+    at.slider(key="generation_length_penalty").set_value(-2.0).run()
+    assert "length_penalty=1.0" in program(at)
+    at.text_area(key="prompt").set_value("Something else").run()
+    assert "length_penalty=-2.0" in program(at)
+
+
+def test_a_beam_opens_the_lens() -> None:
+    at = search(open_page("generation", generation_mode="Beam search", generation_max_new_tokens="3"))
+    text = next(element.value for element in at.text if element.value.startswith("The CS123"))
+    at.button(key="generation_beam_0_to_lens").click()
+    settle(at.run())
+    assert errors(at) == []
+    assert at.title[0].value == "Predictions"
+    assert at.text_area(key="prompt").value == text
+    assert at.session_state["predictions_view"] == "Logit lens"
+
+
+def test_few_beams_return_as_many_texts() -> None:
+    at = open_page("generation", generation_mode="Beam search", generation_n_beams="2")
+    assert at.slider(key="generation_n_return").value == 2
+    assert "logit bias, presence and frequency penalty" in texts(at)
+    at.slider(key="generation_n_beams").set_value(5).run()
+    at.slider(key="generation_n_return").set_value(5).run()
+    at.slider(key="generation_n_beams").set_value(3).run()
+    assert errors(at) == []
+    assert at.slider(key="generation_n_return").value == 3
+    assert "5 is not among 1 to 3. Shown instead: 3." in texts(at)
+
+
+def test_the_bound_of_new_tokens_is_said_with_both_numbers() -> None:
+    at = open_page("generation", generation_max_new_tokens="500")
+    assert (
+        "The link asks for 500 here. Possible: 1 to 497 (512 tokens of context, 15 of them prompt)."
+        in texts(at)
+    )
+
+
+def test_a_preset_keeps_the_seed_and_can_be_chosen_again() -> None:
+    at = open_page("generation", generation_seed="7")
+    for _ in range(2):
+        at.selectbox(key="generation_preset").select("Creative").run()
+        assert at.slider(key="generation_temperature").value == 1.1
+        assert at.number_input(key="generation_seed").value == 7
+        assert "A flatter distribution" in texts(at)
+        at.slider(key="generation_temperature").set_value(0.5).run()
+        assert "A flatter distribution" not in texts(at), "these are other settings now"
+    assert errors(at) == []
+
+
+def test_moved_sliders_are_said_beside_the_tree() -> None:
+    at = generate(open_page("generation", generation_max_new_tokens="3"))
+    assert "Made with other settings" not in texts(at)
+    at.slider(key="generation_temperature").set_value(0.5).run()
+    assert "Made with other settings" in texts(at)
+
+
 def test_a_refused_run_leaves_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     at = generate(open_page("generation", generation_max_new_tokens="3"))
     before = tree(at)
