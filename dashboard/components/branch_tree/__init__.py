@@ -75,7 +75,7 @@ def branch_tree(
 
 
 def pack_step(step: "GenerationStep", label: str, alternatives: Sequence[str]) -> bytes:
-    """One token: what it is, its numbers, and of what else could have come labels, probabilities and whether removed."""
+    """One token: what it is, its numbers, and of what else could have come labels, probabilities, whether removed."""
     return json.dumps(
         [
             label,
