@@ -4,8 +4,8 @@ Tokens a second while 64 tokens are added to prompts of 16 and 512 tokens, after
 first token, on one geometry after the other: GPT-2 small's (random weights) and SmolLM2's (its own weights where
 SMOLLM2 or `--smollm2` names a folder, else random ones of its geometry), and a GPT-NeoX (random weights), which the
 fast loop does not serve: there our loop is the plain one, and int8 is null. In one run and in turn: our loop in
-float32 and in int8, `model.generate`, the pipeline, and ctranslate2 and llama-cpp-python where a Python that has them is named
-(PEERS_PYTHON or `--peers-python`; llama.cpp also needs LLAMA_GGUF).
+float32 and in int8, `model.generate`, the pipeline, and ctranslate2 and llama-cpp-python where a Python that has them
+is named (PEERS_PYTHON or `--peers-python`; llama.cpp also needs LLAMA_GGUF).
 
 The limit is this machine's: one sweep over the model's own matrices, each times one vector, plus the keys and values
 that a token reads; best of 5 in each round. It and the rates are medians over the rounds, and ratios are those of the
