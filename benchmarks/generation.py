@@ -2,13 +2,14 @@
 
 Tokens a second while 64 tokens are added to prompts of 16 and 512 tokens, after the first token, and the time to that
 first token, on one geometry after the other: GPT-2 small's (random weights) and SmolLM2's (its own weights where
-SMOLLM2 or `--smollm2` names a folder, else random ones of its geometry). In one run and in turn: our loop in float32
-and in int8, `model.generate`, the pipeline, and ctranslate2 and llama-cpp-python where a Python that has them is named
-(PEERS_PYTHON or `--peers-python`; llama.cpp also needs LLAMA_GGUF).
+SMOLLM2 or `--smollm2` names a folder, else random ones of its geometry), and a GPT-NeoX (random weights), which the
+fast loop does not serve: there our loop is the plain one, and int8 is null. In one run and in turn: our loop in
+float32 and in int8, `model.generate`, the pipeline, and ctranslate2 and llama-cpp-python where a Python that has them
+is named (PEERS_PYTHON or `--peers-python`; llama.cpp also needs LLAMA_GGUF).
 
 The limit is this machine's: one sweep over the model's own matrices, each times one vector, plus the keys and values
-that a token reads; best of 5. Ratios are medians of those within a round. What is generated is random for random
-weights; greedy, so that all do the same work.
+that a token reads; best of 5 in each round. It and the rates are medians over the rounds, and ratios are those of the
+ratios within a round. What is generated is random for random weights; greedy, so that all do the same work.
 
 `page_overhead` is what the dashboard costs: the rate that the Generation page itself shows in Chromium, against the
 bare loop in a thread of its own, on GPT-2 small's geometry.
@@ -43,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.generation_page import page_overhead  # noqa: E402  (a script knows only its own folder)
-from benchmarks.generation_peers import time_peers  # noqa: E402
+from benchmarks.generation_peers import peer_names, time_peers  # noqa: E402
 from gpt_core.catalog import BUNDLED_FOLDER, ModelId  # noqa: E402
 from gpt_core.decode_fast import fast_decoder, int8_shift  # noqa: E402
 from gpt_core.decoding import GenerationSettings  # noqa: E402
@@ -54,7 +55,10 @@ from gpt_core.reading import key_value_bytes  # noqa: E402
 QUICK = "--quick" in sys.argv
 NEW_TOKENS = 16 if QUICK else 64
 REPEATS = 5
-PARTS = ("gpt2", "smollm2", "peers", "page")
+LENGTHS = (16, 512)
+PARTS = ("gpt2", "smollm2", "gpt_neox", "peers", "page")
+#: The geometries that the fast loop serves.
+FAST = ("gpt2", "smollm2")
 GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "smollm2": (
@@ -69,6 +73,18 @@ GEOMETRIES: dict[str, tuple[str, dict[str, Any]]] = {
             "max_position_embeddings": 2048,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
             "tie_word_embeddings": True,
+        },
+    ),
+    # Pythia-160m's.
+    "gpt_neox": (
+        "gpt_neox",
+        {
+            "vocab_size": 50304,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "max_position_embeddings": 2048,
         },
     ),
 }
@@ -176,12 +192,10 @@ def contenders(
         pipe(text, streamer=clock, **call)
         return clock.times[1:]
 
-    return {
-        "ours float32": lambda: ours("float32"),
-        "generate": generate,
-        "pipeline": piped,
-        "ours int8": lambda: ours("int8"),
-    }
+    runs = {"ours float32": lambda: ours("float32"), "generate": generate, "pipeline": piped}
+    if fast_decoder(lm) is not None:
+        runs["ours int8"] = lambda: ours("int8")
+    return runs
 
 
 def time_model(name: str, folder: Path | None, lengths: tuple[int, ...]) -> dict[str, Any]:
@@ -192,9 +206,11 @@ def time_model(name: str, folder: Path | None, lengths: tuple[int, ...]) -> dict
     for one in (peer, network):
         one.generation_config.eos_token_id = None
     lm = wrap_network(network, tokenizer, model_id=ModelId("local", name))
-    assert fast_decoder(lm) is not None, "the fast loop does not agree with this model"
-    fast_decoder(lm, int8=True)
-    shift = int8_shift(lm) if source != "random weights" else None
+    served = fast_decoder(lm) is not None
+    assert served == (name in FAST), "the fast loop does not agree with this model, or serves one more"
+    if served:
+        fast_decoder(lm, int8=True)
+    shift = int8_shift(lm) if served and source != "random weights" else None
     print(f"\n{name} ({source}), {lm.geometry.n_parameters / 1e6:.0f} M parameters, fp32")
     print(f"{'prompt':>7}  {'':<14}{'tokens/s':>10}{'first token ms':>16}{'of the limit':>14}")
     found: dict[str, Any] = {}
@@ -210,26 +226,25 @@ def time_model(name: str, folder: Path | None, lengths: tuple[int, ...]) -> dict
                 if repeat:  # the first of each warms up
                     rates[label].append(speed)
                     firsts[label].append(first)
-        limit = max(limits)
-        for label in runs:
-            speed = statistics.median(rates[label])
-            print(
-                f"{length:>7}  {label:<14}{speed:>10.1f}{statistics.median(firsts[label]) * 1e3:>16.0f}"
-                f"{speed / limit:>14.2f}"
-            )
-        print(f"{length:>7}  {'limit':<14}{limit:>10.1f}")
-        speeds = {label: statistics.median(values) for label, values in rates.items()}
+        limit = statistics.median(limits[1:])
 
         def ratio(one: str, others: list[float], rates: dict[str, list[float]] = rates) -> float:
             # Within a round: what else the machine does slows both.
             return statistics.median(a / b for a, b in zip(rates[one], others, strict=True))
 
+        speeds = {label: statistics.median(values) for label, values in rates.items()}
+        for label, speed in speeds.items():
+            print(
+                f"{length:>7}  {label:<14}{speed:>10.1f}{statistics.median(firsts[label]) * 1e3:>16.0f}"
+                f"{ratio(label, limits[1:]):>14.2f}"
+            )
+        print(f"{length:>7}  {'limit':<14}{limit:>10.1f}")
         found[str(length)] = {
             **speeds,
             "limit": limit,
             "fp32_vs_generate": ratio("ours float32", rates["generate"]),
             "fp32_vs_limit": ratio("ours float32", limits[1:]),
-            "int8_vs_generate": ratio("ours int8", rates["generate"]),
+            "int8_vs_generate": ratio("ours int8", rates["generate"]) if served else None,
         }
     if shift is not None:
         print(
@@ -249,11 +264,11 @@ def main() -> None:
     parser.add_argument("--peers-python", default=os.environ.get("PEERS_PYTHON"))
     parser.add_argument("--part", choices=PARTS, action="append", help="only this (may be repeated)")
     parser.add_argument(
-        "--length", type=int, choices=(16, 512), action="append", help="only this prompt length"
+        "--length", type=int, choices=LENGTHS, action="append", help="only this prompt length"
     )
     options = parser.parse_args()
     parts: list[str] = ["gpt2"] if QUICK else options.part or list(PARTS)
-    lengths = (16,) if QUICK else (16, 512)
+    lengths: tuple[int, ...] = (16,) if QUICK else tuple(sorted(options.length or LENGTHS))
     print(
         f"{torch.get_num_threads()} threads, {NEW_TOKENS} new tokens, medians of {REPEATS}, greedy, in turn"
     )
@@ -263,11 +278,12 @@ def main() -> None:
         for name in GEOMETRIES
         if name in parts
     }
-    peers, overhead = {}, None
+    peers: dict[str, float | None] = dict.fromkeys(peer_names(LENGTHS))
+    overhead = None
     if "peers" in parts or "page" in parts:
         network, tokenizer, _ = make_model("gpt2", None)
         if "peers" in parts:
-            peers = time_peers(
+            peers |= time_peers(
                 options.peers_python, network, tokenizer, lengths=lengths, new_tokens=NEW_TOKENS
             )
         if "page" in parts:
@@ -282,11 +298,14 @@ def main() -> None:
     every = [found for model in models.values() for found in model.values()]
 
     def smallest(key: str, among: list[dict[str, Any]]) -> float | None:
-        return round(min(found[key] for found in among), 2) if among else None
+        values = [found[key] for found in among if found[key] is not None]
+        return round(min(values), 2) if values else None
 
-    rates: dict[str, Any] = {f"{name} {n}": None for name in GEOMETRIES for n in (16, 512)}
+    rates: dict[str, Any] = {f"{name} {n}": None for name in GEOMETRIES for n in LENGTHS}
     rates |= {
-        f"{name} {length}": {label: round(value, 2) for label, value in found.items()}
+        f"{name} {length}": {
+            label: None if value is None else round(value, 2) for label, value in found.items()
+        }
         for name, model in models.items()
         for length, found in model.items()
     }

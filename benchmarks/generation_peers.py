@@ -38,6 +38,15 @@ print(json.dumps((len(times) - 1) / (times[-1] - times[0])))
 """
 
 
+CTRANSLATE2 = ("ctranslate2 float32", "ctranslate2 int8")
+LLAMA = "llama.cpp (SmolLM2, its file's precision)"
+
+
+def peer_names(lengths: tuple[int, ...]) -> tuple[str, ...]:
+    """What the peers' rates are called, timed or not."""
+    return tuple(f"{kind} {length}" for kind in (*CTRANSLATE2, LLAMA) for length in lengths)
+
+
 def time_peers(
     python: str | None,
     network: PreTrainedModel,
@@ -69,9 +78,9 @@ def time_peers(
         else:
             tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
             (converted / "tokens.json").write_text(json.dumps(tokens))
-        kinds = [("ctranslate2 float32", converted), ("ctranslate2 int8", converted)]
+        kinds = [(kind, converted) for kind in CTRANSLATE2]
         if os.environ.get("LLAMA_GGUF"):
-            kinds.append(("llama.cpp (SmolLM2, its file's precision)", Path(os.environ["LLAMA_GGUF"])))
+            kinds.append((LLAMA, Path(os.environ["LLAMA_GGUF"])))
         for kind, place in kinds:
             for length in lengths:
                 ids = np.random.RandomState(length).randint(2, 49_000, length).tolist()

@@ -3,12 +3,18 @@
 Does not know any architecture by name.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from gpt_core.errors import ModelLoadError
+
+
+def forward_arguments(module: torch.nn.Module) -> frozenset[str]:
+    """Names of the arguments that the module's forward says it takes."""
+    return frozenset(inspect.signature(module.forward).parameters)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

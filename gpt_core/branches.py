@@ -27,6 +27,10 @@ MAX_TREE_BYTES = 2**28
 MAX_NAME_CHARACTERS = 60
 #: Bytes of a step beside its arrays and its text, roughly: the object and its numbers.
 _STEP_BYTES = 400
+#: Bytes of the arrays of a step with ten alternatives, roughly.
+_ARRAY_BYTES = 400
+#: Bytes that a token adds to the text of its step and of every later one: about five characters of four bytes.
+_TEXT_BYTES = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -44,14 +48,28 @@ class Branch:
     steps: tuple[GenerationStep, ...]
     """All tokens of the continuation, those before the fork too; empty while nothing has come."""
     settings: GenerationSettings
-    """What its own tokens were drawn with, its seed included."""
+    """What its tokens from `drawn_from` on were drawn with, its seed included."""
     precision: Precision
-    """`float32` or `int8`: what its own tokens were computed in."""
+    """`float32` or `int8`: what those tokens were computed in."""
 
     @property
     def own_steps(self) -> tuple[GenerationStep, ...]:
         """The steps from the fork on."""
         return self.steps[self.fork :]
+
+    @property
+    def drawn_from(self) -> int:
+        """Index of the first token that its own run drew: the one after the last that a reader took.
+
+        Not `fork` + 1 where the branch that it left was deleted: what that one drew is its own now, but not its run's.
+        """
+        taken = [index for index, step in enumerate(self.steps) if step.forced]
+        return taken[-1] + 1 if taken else 0
+
+    @property
+    def drawn_steps(self) -> tuple[GenerationStep, ...]:
+        """The steps that its own run drew."""
+        return self.steps[self.drawn_from :]
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -110,7 +128,10 @@ class BranchTree:
                 f"A tree must have at most {MAX_BRANCHES} branches. Here are {len(self.branches)}. Delete one, or "
                 "export the tree and start a new one with Generate."
             )
-        each = (len(self.prompt_ids) + n_before + n_new) * self.bytes_per_token + n_new * (_STEP_BYTES + 400)
+        # Each step holds the whole text so far.
+        texts = _TEXT_BYTES * (n_new * n_before + n_new * (n_new + 1) // 2)
+        steps = n_new * (_STEP_BYTES + _ARRAY_BYTES) + texts
+        each = (len(self.prompt_ids) + n_before + n_new) * self.bytes_per_token + steps
         if self.n_bytes + n_branches * each > MAX_TREE_BYTES:
             raise MemoryLimitError(
                 f"A tree must take at most {MAX_TREE_BYTES / 2**20:,.0f} MiB. It takes {self.n_bytes / 2**20:,.1f} "
@@ -215,7 +236,8 @@ def first_difference(first: Branch, second: Branch) -> int | None:
 def export_tree(tree: BranchTree, prompt: str, *, tokens: dict[int, str]) -> str:
     """The whole tree as JSON: prompt, and of each branch its place, settings, text and every own step.
 
-    `tokens` gives the text of each token id that occurs; the ids are there too.
+    A branch's settings and precision are those of its tokens from `drawn_from` on. `tokens` gives the text of each
+    token id that occurs; the ids are there too.
     """
 
     def say_step(step: GenerationStep) -> dict[str, Any]:
@@ -253,6 +275,7 @@ def export_tree(tree: BranchTree, prompt: str, *, tokens: dict[int, str]) -> str
                     "name": branch.name,
                     "parent": branch.parent,
                     "fork": branch.fork,
+                    "drawn_from": branch.drawn_from,
                     "text": branch.text,
                     "token_ids": list(branch.token_ids),
                     "log_prob_nats": branch.log_prob if math.isfinite(branch.log_prob) else None,

@@ -269,7 +269,7 @@ class FastDecoder:
         self._quick: tuple[list[Any], Callable[[torch.Tensor], torch.Tensor]] | None = None
 
     def with_int8(self) -> FastDecoder:
-        """The same, but single tokens go through int8 products; a prompt is still read in float32."""
+        """The same, but single tokens go through int8 products; several at once are read in float32."""
         made = copy.copy(self)
         head = self._head
         assert isinstance(head, _Linear)
@@ -293,15 +293,22 @@ class FastDecoder:
         return KeyValues(self._tokens.new_empty(shape), self._tokens.new_empty(shape))
 
     def read(
-        self, token_ids: torch.Tensor, state: KeyValues, *, check: Callable[[], None] | None = None
+        self,
+        token_ids: torch.Tensor,
+        state: KeyValues,
+        *,
+        check: Callable[[], None] | None = None,
+        exact: bool = False,
     ) -> torch.Tensor:
         """The logits `(1, vocab_size)` after `token_ids` `(n,)`, which come after what is in `state`.
 
-        `check` is called before each block; where it raises, `state` is as it was.
+        `check` is called before each block; where it raises, `state` is as it was. With `exact`, a single token too
+        is read in float32.
         """
         n, n_past = len(token_ids), state.n_tokens
         # An int8 step is for one row; several are a prompt, where float32 is as quick and nothing is lost.
-        blocks, head = self._quick if self._quick is not None and n == 1 else (self._blocks, self._head)
+        rounded = self._quick if n == 1 and not exact else None
+        blocks, head = (self._blocks, self._head) if rounded is None else rounded
         rotation = None
         with torch.inference_mode():
             x = functional.embedding(token_ids, self._tokens)
@@ -318,15 +325,19 @@ class FastDecoder:
         return logits
 
 
-def _is_served(lm: LanguageModel) -> bool:
-    if lm.device.type != "cpu" or "logits" in lm.closed_views:
-        return False
-    if isinstance(lm.network, GPT2LMHeadModel):
-        return not lm.network.config.add_cross_attention
-    if isinstance(lm.network, LlamaForCausalLM):
-        kind: str = getattr(lm.anatomy.rotary, "rope_type", "")
-        return kind in _FIXED_ROTARY
-    return False
+def _why_not_served(lm: LanguageModel) -> str:
+    """Why the loop is not for this model, as part of a sentence; empty where it may be."""
+    network = lm.network
+    if lm.device.type != "cpu":
+        return f"it is on {lm.device.type}"
+    if not isinstance(network, (GPT2LMHeadModel, LlamaForCausalLM)):
+        return "it is neither GPT-2 nor Llama"
+    if "logits" in lm.closed_views:
+        return "its logits cannot be read"
+    if isinstance(network, GPT2LMHeadModel):
+        return "it has cross-attention" if network.config.add_cross_attention else ""
+    kind: str = getattr(lm.anatomy.rotary, "rope_type", "")
+    return "" if kind in _FIXED_ROTARY else f"it has position angles of the kind {kind!r}"
 
 
 def largest_difference(lm: LanguageModel, decoder: FastDecoder) -> float:
@@ -357,7 +368,7 @@ def fast_decoder(lm: LanguageModel, *, int8: bool = False) -> FastDecoder | None
     """
     with _lock:
         if lm not in _proved:
-            decoder = FastDecoder(lm) if _is_served(lm) else None
+            decoder = None if _why_not_served(lm) else FastDecoder(lm)
             agrees = decoder is not None and largest_difference(lm, decoder) <= TOLERANCE
             _proved[lm] = decoder if agrees else None
         decoder = _proved[lm]
@@ -379,7 +390,11 @@ def int8_problem(lm: LanguageModel, decoder: FastDecoder | None) -> str:
     if lm.device.type != "cpu":
         return f"int8 is for the CPU; this model is on {lm.device.type}."
     if decoder is None:
-        return f"int8 is there for GPT-2 and Llama only; {type(lm.network).__name__} is read in float32 as always."
+        kind, why = type(lm.network).__name__, _why_not_served(lm)
+        if not isinstance(lm.network, (GPT2LMHeadModel, LlamaForCausalLM)):
+            return f"int8 is there for GPT-2 and Llama only; {kind} is read in float32 as always."
+        why = why or f"its logits there are not the model's within {TOLERANCE:g}"
+        return f"int8 needs the fast loop, which does not read this {kind}: {why}. It is read in float32 as always."
     return int8_machine_problem()
 
 

@@ -25,6 +25,7 @@ STAGES = (
     "min_p",
     "typical_p",
 )
+NOT_IN_GENERATE = ("presence_penalty", "frequency_penalty")
 #: The stages that keep or remove tokens by their probability; greedy needs none of them.
 FILTERS = ("top_k", "top_p", "min_p", "typical_p")
 #: What a reader sees of each stage.
@@ -381,7 +382,8 @@ class GenerationSettings:
     max_new_tokens: int = 40
     """Most tokens to add; the prompt is not counted."""
     do_sample: bool = True
-    """False: greedy. Then only the repetition penalty and the no-repeat n-gram have a part, as in `generate`."""
+    """False: greedy. Then the temperature and the filters have no part, as in `generate`; logit bias and penalties
+    have."""
     seed: int = 42
     """Start of the run's own random generator, 0 to 2**63 - 1. On a CPU only its lowest 32 bits count (torch's
     Mersenne Twister)."""

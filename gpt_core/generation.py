@@ -56,6 +56,9 @@ class GenerationStep:
     """`(n_alternatives,)` float32, their probabilities under the model."""
     alternative_filtered_probs: np.ndarray
     """`(n_alternatives,)` float32, their probabilities after all stages; 0 where a stage removed them."""
+    alternative_removed: np.ndarray
+    """`(n_alternatives,)` bool, whether a stage removed them. One that none did may have a probability that float32
+    cannot tell from 0."""
     text: str
     """The continuation up to and including this token, without special tokens; a character whose bytes are not all
     there yet is U+FFFD."""
@@ -68,7 +71,12 @@ class GenerationStep:
 
     def __post_init__(self) -> None:
         """Check that the shapes agree and make the arrays read-only."""
-        arrays = (self.alternative_ids, self.alternative_probs, self.alternative_filtered_probs)
+        arrays = (
+            self.alternative_ids,
+            self.alternative_probs,
+            self.alternative_filtered_probs,
+            self.alternative_removed,
+        )
         assert len({array.shape for array in arrays}) == 1
         for array in arrays:
             array.setflags(write=False)
@@ -201,11 +209,11 @@ def take_alternative(
             "filtered_prob": float(step.alternative_filtered_probs[places[0]]),
             "rank": 1 + int((step.alternative_probs > prob).sum()),
         }
-    run = _Run(lm, tuple(prompt_ids), settings, None, "float32")
+    decoder = ContinuationDecoder(lm, tuple(prompt_ids), settings.stop_strings)
     for before in steps[:-1]:
-        run.text_with(before.token_id)
-    forced = dataclasses.replace(step, **changed, forced=True)
-    return run.finished(forced, last=False)
+        decoder.read(before.token_id)
+    forced = dataclasses.replace(step, **changed, forced=True, elapsed=0.0)
+    return _finished(forced, decoder, end_token_ids(lm), last=False)
 
 
 class _Run:
@@ -233,7 +241,7 @@ class _Run:
 
         settings, control, start = self._settings, self._control, len(taken)
         for token_id in taken:
-            self.text_with(token_id)
+            self._decoder.read(token_id)
         generator = torch.Generator(device=self._lm.device).manual_seed(settings.seed)
         reader = open_reader(
             self._lm,
@@ -242,6 +250,7 @@ class _Run:
             control=control,
             precision=self._precision,
             reuse=bool(taken),
+            n_prompt=len(self._prompt_ids),
         )
         try:
             for index in range(start, start + settings.max_new_tokens):
@@ -249,34 +258,27 @@ class _Run:
                     control.check()
                 token_id, numbers = _take_token(reader.next_logits(), reader.context_ids, settings, generator)
                 reader.append(token_id)
-                bare = GenerationStep(index=index, token_id=token_id, text="", elapsed=0.0, **numbers)
-                step = self.finished(bare, last=index + 1 == start + settings.max_new_tokens)
+                elapsed = time.perf_counter() - self._started
+                bare = GenerationStep(index=index, token_id=token_id, text="", elapsed=elapsed, **numbers)
+                last = index + 1 == start + settings.max_new_tokens
+                step = _finished(bare, self._decoder, self._end_ids, last=last)
                 yield step
                 if step.stop_reason is not None:
                     return
         finally:
             if keep:
-                keep_text(self._lm, reader, precision=self._precision)
+                keep_text(self._lm, reader, n_prompt=len(self._prompt_ids), precision=self._precision)
 
-    def text_with(self, token_id: int) -> tuple[str, bool]:
-        """The continuation with one more token, and whether that completes a stop string."""
-        return self._decoder.extend((token_id,)), self._decoder.completes_stop_string()
 
-    def finished(self, step: GenerationStep, *, last: bool) -> GenerationStep:
-        """`step` with the text so far, the time, and whether it is the last."""
-        text, stopped = self.text_with(step.token_id)
-        reason: StopReason | None = (
-            "end token"
-            if step.token_id in self._end_ids
-            else "stop string"
-            if stopped
-            else "length"
-            if last
-            else None
-        )
-        return dataclasses.replace(
-            step, text=text, elapsed=time.perf_counter() - self._started, stop_reason=reason
-        )
+def _finished(
+    step: GenerationStep, decoder: ContinuationDecoder, end_ids: tuple[int, ...], *, last: bool
+) -> GenerationStep:
+    """`step` with the text so far, and whether it is the last; `decoder` has read what came before it."""
+    text, stopped = decoder.read(step.token_id)
+    reason: StopReason | None = (
+        "end token" if step.token_id in end_ids else "stop string" if stopped else "length" if last else None
+    )
+    return dataclasses.replace(step, text=text, stop_reason=reason)
 
 
 def _take_token(
@@ -293,17 +295,18 @@ def _take_token(
             token_id = int(filtered_logits.argmax())
         else:
             token_id = sampling.draw_token(filtered_logits.softmax(dim=-1)[0], generator)
-        probs, entropy = _summarise(logits[0])
+        probs, entropy = sampling.exact_softmax(logits[0])
         top = probs.topk(min(settings.n_alternatives, len(probs)))
-        n_survivors = int((filtered_logits > -math.inf).sum())
+        alive = filtered_logits[0] > -math.inf
+        n_survivors = int(alive.sum())
         if filtered_logits is logits:  # no stage did anything
             kept, filtered_entropy = probs, entropy
         elif n_survivors == len(probs):
-            kept, filtered_entropy = _summarise(filtered_logits[0])
+            kept, filtered_entropy = sampling.exact_softmax(filtered_logits[0])
         else:
             # Of the few that are left: over the whole vocabulary the zeros would be summed up too.
-            survivors = (filtered_logits[0] > -math.inf).nonzero()[:, 0]
-            few, filtered_entropy = _summarise(filtered_logits[0, survivors])
+            survivors = alive.nonzero()[:, 0]
+            few, filtered_entropy = sampling.exact_softmax(filtered_logits[0, survivors])
             kept = torch.zeros_like(probs).index_put_((survivors,), few)
         return token_id, {
             "prob": float(probs[token_id]),
@@ -315,26 +318,8 @@ def _take_token(
             "alternative_ids": top.indices.cpu().numpy(),
             "alternative_probs": top.values.cpu().numpy(),
             "alternative_filtered_probs": kept[top.indices].cpu().numpy(),
+            "alternative_removed": (~alive[top.indices]).cpu().numpy(),
         }
-
-
-def _summarise(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Probabilities `(n,)` float32 of logits `(n,)`, and their entropy in bits; both summed up in float64.
-
-    Entropy is the mean of -log p, and log p = logit - log(sum of exp(logits)): no logarithm of each probability.
-    """
-    import torch
-
-    # MPS has no float64.
-    weights = (logits.cpu() if logits.device.type == "mps" else logits).to(torch.float64, copy=True)
-    weights -= float(logits.max())
-    shifted = weights.clone()
-    total = float(weights.exp_().sum())
-    mean = float(torch.dot(weights, shifted)) / total
-    if math.isnan(mean):  # a logit of minus infinity: no weight, and 0 times infinity is no number
-        mean = float(torch.dot(weights, shifted.clamp_min(-1e9))) / total
-    probs = weights.div_(total).to(device=logits.device, dtype=torch.float32)
-    return probs, max(0.0, (math.log(total) - mean) / math.log(2))
 
 
 class ContinuationDecoder:
@@ -354,6 +339,10 @@ class ContinuationDecoder:
     def _decode(self, *, skip_special_tokens: bool) -> str:
         text: str = self._backend.decode(self._tail + self._new_ids, skip_special_tokens=skip_special_tokens)
         return text
+
+    def read(self, token_id: int) -> tuple[str, bool]:
+        """The continuation with one more token, and whether that completes a stop string."""
+        return self.extend((token_id,)), self.completes_stop_string()
 
     def extend(self, token_ids: Sequence[int]) -> str:
         """The continuation with these tokens."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
+from gpt_core.anatomy import forward_arguments
 from gpt_core.capture import Plan, apply_head, head_outputs, interruptible, intervening
 from gpt_core.errors import InputError, UnsupportedError
 from gpt_core.predictions import kl_bits, position_chunks
@@ -281,7 +282,5 @@ def continue_greedily(
 
 
 def _positions(lm: LanguageModel, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-    from inspect import signature
-
-    accepted = signature(lm.anatomy.decoder.forward).parameters
-    return {"position_ids": positions} if "position_ids" in accepted else {}
+    takes_positions = "position_ids" in forward_arguments(lm.anatomy.decoder)
+    return {"position_ids": positions} if takes_positions else {}

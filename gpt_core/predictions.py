@@ -16,6 +16,7 @@ import torch
 from gpt_core.control import Control
 from gpt_core.errors import InputError, UnsupportedError
 from gpt_core.model import LanguageModel
+from gpt_core.sampling import exact_softmax
 from gpt_core.trace import Trace, logits_at, logits_of
 from gpt_core.validation import check_integer
 
@@ -77,11 +78,6 @@ class PositionTable:
             assert array.shape == self.token_ids.shape
             array.flags.writeable = False
 
-    @property
-    def mean_surprisal(self) -> float:
-        """Bits per token over all tokens but the first; NaN for a text of one token."""
-        return float(np.mean(self.surprisals[1:])) if len(self.surprisals) > 1 else float("nan")
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class LogitLens:
@@ -114,18 +110,16 @@ def next_token(lm: LanguageModel, trace: Trace, *, position: int, k: int = 20) -
     """
     check_integer("k", k, low=1, high=lm.geometry.vocab_size)
     logits = logits_at(lm, trace, [position])[0]
-    exact = logits.astype(np.float64)
-    weights = np.exp(exact - exact.max())
-    total = weights.sum()
-    probs = weights / total
+    exact, entropy = exact_softmax(torch.from_numpy(logits))
+    probs = exact.numpy()
     best = _largest(logits, k)
     return NextToken(
         position=position,
         token_ids=best,
         logits=logits[best],
-        probs=probs[best].astype(np.float32),
-        rest=max(0.0, 1.0 - float(probs[best].sum())),
-        entropy=float(np.log(total) - probs @ (exact - exact.max())) / _LN2,
+        probs=probs[best],
+        rest=max(0.0, 1.0 - float(probs[best].sum(dtype=np.float64))),
+        entropy=entropy,
     )
 
 

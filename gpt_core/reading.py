@@ -8,7 +8,7 @@ can be kept, and another text that begins the same goes on from there: a branch 
 from __future__ import annotations
 
 import copy
-import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -17,6 +17,7 @@ from weakref import ref
 import torch
 from transformers import DynamicCache, DynamicLayer
 
+from gpt_core.anatomy import forward_arguments
 from gpt_core.capture import interruptible
 from gpt_core.decode_fast import FastDecoder, KeyValues, fast_decoder
 from gpt_core.registry import Registry
@@ -79,43 +80,54 @@ def open_reader(
     control: Control | None = None,
     precision: Precision = "float32",
     reuse: bool = False,
+    n_prompt: int | None = None,
 ) -> Reader:
     """A reader of `token_ids` that will grow to at most `capacity` tokens.
 
-    With `reuse`, what the text begins with in common with one that was kept (`keep_text`) is not read again. Raises
-    UnsupportedError for int8 where there is no such decoder.
+    With `reuse`, what the text begins with in common with one that was kept (`keep_text`) is not read again. In int8
+    the first `n_prompt` tokens (all of these where None) are read in float32 and each later one by itself, as when it
+    was generated: the logits do not depend on what was kept. Raises UnsupportedError for int8 where there is no such
+    decoder.
     """
     decoder = fast_decoder(lm, int8=precision == "int8")
-    kept, n_shared = _most_shared(lm, token_ids, precision) if reuse else (None, 0)
+    n_exact = len(token_ids) if n_prompt is None else n_prompt
+    kept, n_shared = _most_shared(lm, token_ids, _group(lm, precision, n_exact)) if reuse else (None, 0)
     check = None if control is None else control.check
     if decoder is not None:
-        return _FastReader(lm, decoder, token_ids, capacity, check, kept, n_shared)
+        # In float32 every token is exact, and all that are new are read at once.
+        n_exact = capacity if precision == "float32" else n_exact
+        return _FastReader(lm, decoder, token_ids, capacity, check, kept, n_shared, n_exact)
     return PlainReader(lm, [token_ids], check, kept, n_shared)
 
 
-def keep_text(lm: LanguageModel, reader: Reader, *, precision: Precision = "float32") -> None:
-    """Keep what a reader knows, for a branch of its text; the least recently used goes when there is too much."""
+def keep_text(lm: LanguageModel, reader: Reader, *, n_prompt: int, precision: Precision = "float32") -> None:
+    """Keep what a reader knows, for a branch of its text, whose first `n_prompt` tokens are the prompt.
+
+    The least recently used goes when there is too much.
+    """
     known = reader.known()
     if known is None:
         return
     token_ids = tuple(reader.context_ids[0].tolist())
     state, n_known, n_bytes = known
     kept = KeptText(token_ids=token_ids[:n_known], state=state, n_bytes=n_bytes, network=ref(lm.network))
-    _kept.get_or_make((_group(lm, precision), token_ids), lambda: kept)
+    _kept.get_or_make((_group(lm, precision, n_prompt), token_ids), lambda: kept)
 
 
-def _group(lm: LanguageModel, precision: Precision) -> tuple[Any, ...]:
-    # The network too: tests put another one under the same name.
-    return (str(lm.model_id), str(lm.device), id(lm.network), precision)
+def _group(lm: LanguageModel, precision: Precision, n_prompt: int) -> tuple[Any, ...]:
+    # The network too: tests put another one under the same name. In int8, the same token has other keys and values as
+    # part of a prompt than as a token that was generated.
+    n_exact = n_prompt if precision == "int8" else 0
+    return (str(lm.model_id), str(lm.device), id(lm.network), precision, n_exact)
 
 
 def _most_shared(
-    lm: LanguageModel, token_ids: Sequence[int], precision: Precision
+    lm: LanguageModel, token_ids: Sequence[int], wanted: tuple[Any, ...]
 ) -> tuple[KeptText | None, int]:
-    """The kept text that begins like this one for longest, and for how many tokens."""
+    """The kept text of the group `wanted` that begins like this one for longest, and for how many tokens."""
     best, most = None, 0
     for group, text in _kept.keys():  # noqa: SIM118 - a Registry is no mapping
-        if group != _group(lm, precision):
+        if group != wanted:
             continue
         # The last token is always read: its logits are what is asked for.
         if min(_shared(text, token_ids), len(token_ids) - 1) <= most:
@@ -148,8 +160,10 @@ class _FastReader:
         check: Callable[[], None] | None,
         kept: KeptText | None,
         n_shared: int,
+        n_exact: int,
     ) -> None:
-        self._decoder, self._check = decoder, check
+        """`n_exact`: tokens that are read in float32, as many at once as are new; the later ones each by itself."""
+        self._decoder, self._check, self._n_exact = decoder, check, n_exact
         self._ids = torch.empty((1, capacity), dtype=torch.int64, device=lm.device)
         self._ids[0, : len(token_ids)] = torch.tensor(token_ids, dtype=torch.int64)
         self._n_tokens = len(token_ids)
@@ -169,10 +183,16 @@ class _FastReader:
         self._n_tokens += 1
 
     def next_logits(self) -> torch.Tensor:
-        new = self._ids[0, self._state.n_tokens : self._n_tokens]
+        n_known, n_tokens = self._state.n_tokens, self._n_tokens
+        n_exact = min(self._n_exact, n_tokens)
+        cuts = [n_known, *range(max(n_known + 1, n_exact), n_tokens + 1)]
         # Between two tokens the loop itself asks; inside a long prompt nobody else would.
-        logits = self._decoder.read(new, self._state, check=self._check if len(new) > 1 else None)
-        self.n_read += len(new)
+        check = self._check if n_tokens - n_known > 1 else None
+        for start, stop in itertools.pairwise(cuts):
+            logits = self._decoder.read(
+                self._ids[0, start:stop], self._state, check=check, exact=stop <= self._n_exact
+            )
+            self.n_read += stop - start
         return logits
 
     def known(self) -> tuple[Any, int, int]:
@@ -195,7 +215,7 @@ class PlainReader:
         """`check` is called inside a pass; `kept` is what is known of the first `n_shared` tokens of a single text."""
         self._network = cast(Any, lm.network)
         self._check = check
-        self._accepted = inspect.signature(self._network.forward).parameters
+        self._accepted = forward_arguments(self._network)
         # As `generate` decides: the others keep a state of their own kind.
         self._cacheable = (
             "past_key_values" in self._accepted and self._network._supports_default_dynamic_cache()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_core.decoding import (
     MAX_SEED,
+    NOT_IN_GENERATE,
     SETTING_RANGES,
     STAGE_LABELS,
     STAGES,
@@ -19,6 +20,7 @@ from gpt_core.decoding import (
     check_range,
 )
 from gpt_core.errors import InputError
+from gpt_core.generation import end_token_ids
 from gpt_core.validation import check_integer
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ _NOTEBOOK = (
 )
 
 
-def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tuple[Preset, ...]:
+def presets(n_prompt_tokens: int, *, context_length: int) -> tuple[Preset, ...]:
     """Greedy, the notebook's settings, and a creative one, for a prompt of that many tokens.
 
     The notebook's `max_length` counts the prompt; here it becomes `max_new_tokens`, at least 1 and at most what the
@@ -76,7 +78,7 @@ def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tup
         Preset(
             name="Greedy",
             note="Always the most probable token; no random number is drawn.",
-            settings=GenerationSettings(do_sample=False, max_new_tokens=min(40, room), seed=seed),
+            settings=GenerationSettings(do_sample=False, max_new_tokens=min(40, room)),
         )
     ]
     for name, use, shape, max_length in _NOTEBOOK:
@@ -88,7 +90,7 @@ def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tup
                     f"What the notebook used for {use}: its max_length={max_length} counts the prompt's "
                     f"{n_prompt_tokens:,} tokens, so {new:,} new one{'s' if new > 1 else ''} here."
                 ),
-                settings=GenerationSettings(sampling=shape, max_new_tokens=new, seed=seed),
+                settings=GenerationSettings(sampling=shape, max_new_tokens=new),
             )
         )
     found.append(
@@ -98,7 +100,6 @@ def presets(n_prompt_tokens: int, *, context_length: int, seed: int = 42) -> tup
             settings=GenerationSettings(
                 sampling=SamplingSettings(temperature=1.1, top_p=0.95, repetition_penalty=1.1),
                 max_new_tokens=min(60, room),
-                seed=seed,
             ),
         )
     )
@@ -134,6 +135,14 @@ _NEUTRAL: dict[str, Any] = {
     "remove_invalid_values": False,
     "renormalize_logits": False,
     "prompt_lookup_num_tokens": None,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": None,
+    "dola_layers": None,
+    "constraints": None,
+    "force_words_ids": None,
 }
 
 
@@ -181,7 +190,7 @@ def _needs_processors(shape: SamplingSettings) -> bool:
     """Whether `generate` has no settings for this: penalties that it lacks, or another order than its own."""
     active = _active_stages(shape)
     return (
-        any(stage in ("presence_penalty", "frequency_penalty") for stage in active)
+        any(stage in NOT_IN_GENERATE for stage in active)
         or tuple(stage for stage in STAGES if stage in active) != active
     )
 
@@ -233,7 +242,11 @@ def generate_call(
     if isinstance(settings, GenerationSettings) and settings.stop_strings:
         call["stop_strings"] = list(settings.stop_strings)
     config = None if lm is None else lm.network.generation_config
-    if config is not None:
+    if lm is not None and config is not None:
+        # `generate` fills up with the first end token where the model names none, and warns.
+        ends = end_token_ids(lm)
+        if config.pad_token_id is not None or ends:
+            call["pad_token_id"] = ends[0] if config.pad_token_id is None else config.pad_token_id
         call |= {
             name: neutral
             for name, neutral in _NEUTRAL.items()
@@ -255,7 +268,7 @@ def snippet(
 
     `model` is what `from_pretrained` takes: a name on the hub or a folder. Several settings are several runs, such as
     those of `sequence_settings`. Without `special_tokens`, names of special tokens in the prompt are plain text. With
-    `taken_ids`, that much of the continuation is given (a branch).
+    `taken_ids`, that much of the continuation is given (a branch); without a run, it is all that is printed.
     """
     runs = (settings,) if isinstance(settings, (GenerationSettings, BeamSettings)) else tuple(settings)
     shapes = [run.effective_sampling for run in runs if isinstance(run, GenerationSettings)]
@@ -264,7 +277,7 @@ def snippet(
     classes = {
         text.partition("(")[0] for shape in own for text in (_PROCESSORS[stage](shape) for stage in stages)
     } - {"SeenPenalty"}
-    seen = bool(stages & {"presence_penalty", "frequency_penalty"})
+    seen = bool(stages & set(NOT_IN_GENERATE))
     classes |= ({"LogitsProcessorList"} if own else set()) | ({"LogitsProcessor"} if seen else set())
     lines = [
         "import torch",
@@ -293,6 +306,8 @@ def snippet(
         ]
     for _, group in itertools.groupby(runs, key=lambda run: _without_seed(run, lm)):
         lines += _run_lines(list(group), lm)
+    if not runs:
+        lines.append('print(tokenizer.decode(inputs["input_ids"][0, n_prompt:], skip_special_tokens=True))')
     return "\n".join(lines) + "\n"
 
 

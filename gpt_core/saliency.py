@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gpt_core.anatomy import forward_arguments
 from gpt_core.capture import apply_head, interruptible
 from gpt_core.errors import MemoryLimitError, UnsupportedError
 from gpt_core.trace import check_token_ids
@@ -95,15 +96,14 @@ def gradient_times_input(
 def _log_probs(lm: LanguageModel, vectors: torch.Tensor, n_tokens: int) -> torch.Tensor:
     """Log-probabilities `(vocab_size,)` float64 after the last of vectors `(1, n, d)`, with their graph."""
     network: Any = lm.network
-    try:
-        logits = network(
-            inputs_embeds=vectors,
-            position_ids=torch.arange(n_tokens, device=vectors.device)[None],
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits[0, -1]
-    except TypeError:  # without position_ids or logits_to_keep
-        logits = network(inputs_embeds=vectors, use_cache=False).logits[0, -1]
+    accepted = forward_arguments(network)
+    arguments: dict[str, Any] = {
+        "position_ids": torch.arange(n_tokens, device=vectors.device)[None],
+        "use_cache": False,
+        "logits_to_keep": 1,
+    }
+    arguments = {name: value for name, value in arguments.items() if name in accepted}
+    logits = network(inputs_embeds=vectors, **arguments).logits[0, -1]
     if not logits.requires_grad:
         raise UnsupportedError(
             f"No gradient reaches the embeddings of {lm.model_id.name}. Use leave-one-out."

@@ -211,7 +211,7 @@ def apply_stages(
 ) -> SamplingResult:
     """Run the logits `(vocab_size,)` through all stages, in float32 as `generate` does, and say what each did.
 
-    Only the probabilities that are told are summed up more exactly (`exact_probs`) than those that it draws from.
+    Only the probabilities that are told are summed up more exactly (`exact_softmax`) than those that it draws from.
     `context_ids` is the text so far as token ids, prompt included; the penalties read it. Raises InputError and
     UnsupportedError as `filter_logits` and `check_vocabulary` do.
     """
@@ -226,10 +226,14 @@ def apply_stages(
         context = torch.tensor([list(context_ids)], dtype=torch.int64)
         filter_logits(start, context, settings, watch=outputs.__setitem__)
 
+    def summarise(output: torch.Tensor) -> tuple[np.ndarray, float]:
+        probs = exact_softmax(output[0])[0].numpy()
+        return probs, entropy_bits(probs)
+
     after = model_logits = start[0].numpy()
-    probs = model_probs = _probs(start)
+    probs, entropy = summarise(start)
+    model_probs = probs
     alive = model_logits > -math.inf
-    entropy = entropy_bits(probs)
     removed_by = np.full(len(logits), -1, dtype=np.int8)
     stages = []
     for name in settings.run_order:
@@ -241,8 +245,8 @@ def apply_stages(
             n_removed = int(removed.sum())
             mass_removed = float(before[removed].sum(dtype=np.float64))
             removed_by[removed] = STAGES.index(name)
-            alive, probs = still_alive, _probs(outputs[name])
-            entropy = entropy_bits(probs)
+            alive = still_alive
+            probs, entropy = summarise(outputs[name])
         stages.append(
             SamplingStage(
                 name=name,
@@ -307,21 +311,24 @@ def typical_distance(probs: np.ndarray) -> np.ndarray:
     return distance
 
 
-def exact_probs(logits: torch.Tensor) -> torch.Tensor:
-    """Probabilities `(vocab_size,)` float32 of logits `(1, vocab_size)`, summed up in float64.
+def exact_softmax(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Probabilities `(n,)` float32 of logits `(n,)`, and their entropy in bits; both summed up in float64.
 
-    A softmax in float32 over 50,257 tokens is off by up to 2e-5, because small terms are lost beside the sum.
+    A softmax in float32 over 50,257 tokens is off by up to 2e-5, because small terms are lost beside the sum. Entropy
+    is the mean of -log p, and log p = logit - log(sum of exp(logits)): no logarithm of each probability.
     """
     import torch
 
-    return logits[0].softmax(dim=-1, dtype=torch.float64).to(torch.float32)
-
-
-def _probs(logits: torch.Tensor) -> np.ndarray:
-    """As `exact_probs`. NumPy's one thread beats the waking of torch's for so few numbers."""
-    weights = np.exp((logits[0].numpy() - logits[0].numpy().max()).astype(np.float64))
-    probs: np.ndarray = (weights / weights.sum()).astype(np.float32)
-    return probs
+    # MPS has no float64.
+    weights = (logits.cpu() if logits.device.type == "mps" else logits).to(torch.float64, copy=True)
+    weights -= float(logits.max())
+    shifted = weights.clone()
+    total = float(weights.exp_().sum())
+    mean = float(torch.dot(weights, shifted)) / total
+    if math.isnan(mean):  # a logit of minus infinity: no weight, and 0 times infinity is no number
+        mean = float(torch.dot(weights, shifted.clamp_min(-1e9))) / total
+    probs = weights.div_(total).to(device=logits.device, dtype=torch.float32)
+    return probs, max(0.0, (math.log(total) - mean) / math.log(2))
 
 
 def _stage_label(name: str, settings: SamplingSettings) -> str:

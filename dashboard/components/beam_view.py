@@ -5,10 +5,12 @@ import math
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import job
+from dashboard.components import job, other_pages
 from dashboard.components.message import show_error
 from dashboard.components.token_strip import token_strip
 from dashboard.plots import generation as plots
+from dashboard.plots import style
+from gpt_core.decoding import BeamSettings
 from gpt_core.tasks import BeamTask
 
 SLOT = "generation_beams"
@@ -20,6 +22,15 @@ def draw(task: BeamTask) -> None:
     """A button that starts `task`, one that stops it, and the search, redrawn by itself while it runs."""
     job.draw_buttons("generation", task, slot=SLOT, label="Search")
     st.fragment(_show, run_every=INTERVAL if job.running(SLOT) else None)()
+    _show_texts()
+
+
+def on_screen(task: BeamTask) -> BeamSettings:
+    """What "Show me the code" is about: the search that is shown, where it is of the same prompt; else `task`."""
+    shown = job.task_in(SLOT)
+    same = isinstance(shown, BeamTask) and (shown.model, shown.token_ids) == (task.model, task.token_ids)
+    found: BeamSettings = shown.settings if same else task.settings
+    return found
 
 
 def _show() -> None:
@@ -41,15 +52,21 @@ def _show() -> None:
         st.plotly_chart(
             plots.beam_tree(steps, labels),
             key="generation_beam_tree",
+            config=style.CONFIG,
             alt="Tree of the beam search: kept, finished and dropped candidates of every step",
         )
         if not status.finished:
             st.caption("The texts that go on, the most probable first:")
             for text in steps[-1].texts:
                 st.text(text)
-    if status.result is None:
-        if status.finished and steps:
-            st.caption("Stopped before the search was over.")
+    if status.result is None and status.finished and steps:
+        st.caption("Stopped before the search was over.")
+
+
+def _show_texts() -> None:
+    """The texts of a search that has ended; outside the fragment, because their buttons leave the page."""
+    status, task = job.look(SLOT), job.task_in(SLOT)
+    if status is None or status.result is None or not isinstance(task, BeamTask):
         return
     prompt = cache.decoded_ids(task.model, task.token_ids).text
     for number, beam in enumerate(status.result.beams):
@@ -67,4 +84,11 @@ def _show() -> None:
                 f"score {beam.score:.4f} nats per token to the power {task.settings.length_penalty:g}, "
                 f"log-probability {beam.log_prob:.4f} nats, {len(beam.token_ids)} tokens, "
                 f"{'ended by its end token' if beam.finished else 'cut off'}"
+            )
+            other_pages.draw(
+                f"generation_beam_{number}",
+                model=task.model,
+                text=prompt + beam.text,
+                token_ids=(*task.token_ids, *beam.token_ids),
+                names=("attention", "lens", "predictions"),
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import cache
-from dashboard.components import growing, job, prompt
+from dashboard.components import growing, job, other_pages
 from dashboard.components.generation_output import show_token_table
 from dashboard.components.token_strip import token_strip
 from gpt_core.branches import Branch, BranchTree, export_tree, first_difference
@@ -16,21 +16,6 @@ from gpt_core.tasks import GenerateTask
 
 if TYPE_CHECKING:
     from gpt_core.reading import Precision
-
-#: Where a text can be looked at further, by the page's file.
-_PAGES = {
-    "attention": ("Attention", ":material/grid_on:"),
-    "predictions": ("Predictions", ":material/bar_chart:"),
-    "embeddings": ("Embeddings", ":material/scatter_plot:"),
-    "tokenizer": ("Tokenizer", ":material/segment:"),
-}
-
-
-def go_where_asked() -> None:
-    """Leave for the page that a button of this module named."""
-    page = st.session_state.pop("_generation_open", None)
-    if page in _PAGES:
-        st.switch_page(f"views/{page}.py")
 
 
 def draw() -> None:
@@ -87,31 +72,17 @@ def draw() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption("Seed of this text:", width="content")
             st.code(str(branch.settings.seed), language=None, width=180)
-    _other_pages(tree, branch, before + branch.text)
+    other_pages.draw(
+        "generation",
+        model=tree.model,
+        text=before + branch.text,
+        token_ids=(*tree.prompt_ids, *branch.token_ids),
+    )
     if len(tree.branches) > 1:
         _compare(tree, branch)
     if branch.steps:
         labels = cache.labels(tree.model, branch.token_ids)
         show_token_table(branch.steps, labels, key="generation", file_name="generation.csv")
-
-
-def _other_pages(tree: BranchTree, branch: Branch, text: str) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key="generation_pages"):
-        st.caption("Look into this text:", width="content")
-        for page, (title, icon) in _PAGES.items():
-            st.button(title, key=f"generation_to_{page}", icon=icon, on_click=_open, args=(page, text))
-    read = cache.tokenization(tree.model, text, prompt.special_tokens()).token_ids if text else ()
-    if read != (*tree.prompt_ids, *branch.token_ids):
-        st.caption(
-            ":material/info: Read again as a text, these are not the same tokens "
-            f"({len(read):,} instead of {len(tree.prompt_ids) + len(branch.steps):,}): the other pages show what the "
-            "text is read as."
-        )
-
-
-def _open(page: str, text: str) -> None:
-    prompt.replace(text)
-    st.session_state["_generation_open"] = page
 
 
 def _rename(number: int) -> None:
@@ -198,21 +169,22 @@ def _label_at(tree: BranchTree, branch: Branch, place: int) -> str:
 def on_screen(task: GenerateTask) -> tuple[tuple[GenerationSettings, ...], tuple[int, ...], "Precision"]:
     """What "Show me the code" is about: runs, the tokens taken before them, and in what they were computed.
 
-    Those of the chosen branch if it left another one, else of all that begin at the prompt; `task` where none does.
+    That of the chosen branch if it grew from a token that was taken (none where nothing came after that), else those
+    of all branches that began at the prompt; `task` where there is no tree of its prompt.
     """
     tree = growing.current_tree()
     if tree is None or not tree.branches or (tree.model, tree.prompt_ids) != (task.model, task.token_ids):
         return task.runs, (), task.precision
     chosen = st.session_state.get("generation_branch")
     branch = next((branch for branch in tree.branches if branch.number == chosen), tree.branches[0])
-    if branch.parent is not None:
-        return (_made_by(branch),), branch.token_ids[: branch.fork + 1], branch.precision
-    return tuple(_made_by(one) for one in tree.branches if one.parent is None), (), branch.precision
+    if branch.drawn_from:
+        runs = (_made_by(branch),) if branch.drawn_steps else ()
+        return runs, branch.token_ids[: branch.drawn_from], branch.precision
+    return tuple(_made_by(one) for one in tree.branches if not one.drawn_from), (), branch.precision
 
 
 def _made_by(branch: Branch) -> GenerationSettings:
     """The settings that give this branch: where it was stopped, with as many tokens as came."""
     if branch.steps[-1].stop_reason is not None:
         return branch.settings
-    n_new = sum(not step.forced for step in branch.own_steps)
-    return dataclasses.replace(branch.settings, max_new_tokens=max(1, n_new))
+    return dataclasses.replace(branch.settings, max_new_tokens=len(branch.drawn_steps))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SLOT = "generation"
 _TREE, _GROWTH, _PROBLEM = "_generation_tree", "_generation_growth", "_generation_problem"
+_MADE_BY = "_generation_made_by"
 _FOCUS, _NOW, _CLICKED = "_generation_focus", "_generation_now", "_generation_clicked"
 
 
@@ -52,6 +53,12 @@ def tree_with_what_came(status: "JobStatus | None") -> BranchTree | None:
     """The tree as far as it has grown, and so with the branch that is growing as its last."""
     growth: _Growth | None = st.session_state.get(_GROWTH)
     return current_tree() if growth is None or status is None else _with_items(growth, status)
+
+
+def made_by() -> GenerateTask | None:
+    """What was asked for when the tree was started."""
+    task: GenerateTask | None = st.session_state.get(_MADE_BY)
+    return task
 
 
 def is_growing() -> bool:
@@ -101,12 +108,13 @@ def start(task: GenerateTask) -> None:
         prompt_ids=task.token_ids,
         bytes_per_token=8 * facts.n_layers * facts.n_kv_heads * facts.d_head,
     )
-    forget()
     try:
         base.check_room(n_new=task.settings.max_new_tokens, n_branches=len(task.runs))
     except GptCoreError as error:
         say_problem(error)
         return
+    forget()
+    st.session_state[_MADE_BY] = task
     st.session_state[_GROWTH] = _Growth(task=task, base=base)
     job.start(task, slot=SLOT)
 
@@ -114,7 +122,7 @@ def start(task: GenerateTask) -> None:
 def forget() -> None:
     """Let go of the tree and of what runs."""
     job.forget(SLOT)
-    for key in (_TREE, _GROWTH, _PROBLEM, _FOCUS):
+    for key in (_TREE, _GROWTH, _PROBLEM, _FOCUS, _MADE_BY):
         st.session_state.pop(key, None)
 
 

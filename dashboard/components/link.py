@@ -171,6 +171,12 @@ def pick_number(
         return value if low <= value <= high else None
 
     restore(key, kind(default), read, allowed=f"{low:g} to {high:g}")
+    if not low <= st.session_state[key] <= high:
+        nearest = kind(min(max(st.session_state[key], low), high))
+        notice(
+            key, f"{st.session_state[key]:g} is not among {low:g} to {high:g}. Shown instead: {nearest:g}."
+        )
+        st.session_state[key] = nearest
     chosen: float = st.slider(
         label,
         min_value=kind(low),
@@ -221,15 +227,18 @@ def pick_range(label: str, *, key: str, low: int, high: int, explanation: str = 
     return range(chosen[0], chosen[1] + 1)
 
 
-def enter_integer(label: str, *, key: str, low: int, high: int, default: int, explanation: str = "") -> int:
-    """A field for a whole number, its value in the link."""
+def enter_integer(
+    label: str, *, key: str, low: int, high: int, default: int, bound: str = "", explanation: str = ""
+) -> int:
+    """A field for a whole number, its value in the link. `bound` says in words where `high` comes from."""
+    allowed = f"{low:,} to {high:,}" + (f" ({bound})" if bound else "")
 
     def read(text: str) -> int | None:
         return int(text) if re.fullmatch(r"\d{1,16}", text) and low <= int(text) <= high else None
 
-    restore(key, default, read, allowed=f"{low:,} to {high:,}")
+    restore(key, default, read, allowed=allowed)
     if not low <= st.session_state[key] <= high:
-        notice(key, f"{st.session_state[key]:,} is not among {low:,} to {high:,}. Shown instead: {high:,}.")
+        notice(key, f"{st.session_state[key]:,} is not among {allowed}. Shown instead: {high:,}.")
         st.session_state[key] = high
     chosen = st.number_input(
         label,

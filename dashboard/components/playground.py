@@ -46,10 +46,11 @@ def draw(task: GenerateTask, colour: str) -> None:
     if tree is None:
         st.caption("Nothing runs until you press Generate; a link never does.")
         return
-    if (tree.model, tree.prompt_ids) != (task.model, task.token_ids):
+    made_by = growing.made_by()
+    if made_by is None or made_by.key != task.key:
         st.caption(
             ":material/info: Made with other settings, another prompt or another model than now chosen. "
-            "Press Generate to start a new tree."
+            "Press Generate to start a new tree. A branch that grows here follows the settings as they are now."
         )
     st.fragment(_show, run_every=INTERVAL if job.running(growing.SLOT) else None)(colour)
     branch_details.draw()
@@ -126,5 +127,5 @@ def _notes(tree: BranchTree, branch: Branch, *, running: bool) -> tuple[str, ...
         ended = steps[-1].stop_reason
         state = f"ended by {ended}" if ended else "going on" if running else "stopped"
         notes.append(f"{len(steps):,} token{'s' if len(steps) > 1 else ''}, {state}")
-    speed = plots.speed_note([step for step in branch.own_steps if not step.forced])
+    speed = plots.speed_note(branch.drawn_steps)
     return (*notes, speed) if speed else tuple(notes)

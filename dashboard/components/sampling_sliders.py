@@ -51,6 +51,8 @@ def draw(
             for stage in others:
                 chosen[stage] = _slider(page, stage)
     else:
+        if model is not None:
+            chosen["logit_bias"] = _enter_bias(page, model)
         for stage in others:
             chosen[stage] = _slider(page, stage)
     if arranged:
@@ -190,7 +192,10 @@ def _set_bias(key: str, token_id: int, bias: float) -> None:
 
 
 def pick_preset(page: str, *, n_prompt_tokens: int, context_length: int) -> None:
-    """A list of ready-made settings; choosing one moves the page's widgets."""
+    """A list of ready-made settings; choosing one moves the page's widgets, but for the seed.
+
+    Its note stands there until one of those is moved again.
+    """
     ready = {preset.name: preset for preset in presets(n_prompt_tokens, context_length=context_length)}
     st.selectbox(
         "Preset",
@@ -202,25 +207,34 @@ def pick_preset(page: str, *, n_prompt_tokens: int, context_length: int) -> None
         on_change=_take_preset,
         args=(page, ready),
     )
-    chosen = st.session_state.get(f"{page}_preset")
-    if chosen in ready:
-        st.caption(ready[chosen].note)
+    taken = st.session_state.get(f"_{page}_preset_taken")
+    if taken in ready and all(
+        st.session_state.get(key, value) == value for key, value in _preset_values(page, ready[taken]).items()
+    ):
+        st.caption(f"{taken}. {ready[taken].note}")
 
 
 def _take_preset(page: str, ready: dict[str, Preset]) -> None:
     chosen = st.session_state[f"{page}_preset"]
     if chosen not in ready:
         return
-    settings = ready[chosen].settings
-    st.session_state[f"{page}_mode"] = "Draw" if settings.do_sample else "Greedy"
-    st.session_state[f"{page}_max_new_tokens"] = settings.max_new_tokens
-    st.session_state[f"{page}_seed"] = settings.seed
-    for stage in SETTING_RANGES:
-        value = getattr(settings.sampling, stage)
-        st.session_state[f"{page}_{stage}"] = value
-    for name, plain in (("logit_bias", ()), ("order", STAGES), ("off", ())):
-        if f"{page}_{name}" in st.session_state:
-            st.session_state[f"{page}_{name}"] = plain
+    st.session_state.update(_preset_values(page, ready[chosen]))
+    st.session_state[f"_{page}_preset_taken"] = chosen
+    # So that the same one can be chosen again.
+    st.session_state[f"{page}_preset"] = None
+
+
+def _preset_values(page: str, preset: Preset) -> dict[str, Any]:
+    """What the page's widgets are at where the preset is chosen, by their keys."""
+    settings = preset.settings
+    values: dict[str, Any] = {
+        f"{page}_mode": "Draw" if settings.do_sample else "Greedy",
+        f"{page}_max_new_tokens": settings.max_new_tokens,
+        f"{page}_logit_bias": (),
+        f"{page}_order": STAGES,
+        f"{page}_off": (),
+    }
+    return values | {f"{page}_{stage}": getattr(settings.sampling, stage) for stage in SETTING_RANGES}
 
 
 def enter_stop_strings(page: str) -> tuple[str, ...]:

@@ -45,6 +45,18 @@ def top_ids(result: SamplingResult, k: int) -> np.ndarray:
     return ordered
 
 
+def lifted_ids(result: SamplingResult, shown: np.ndarray, k: int = 3) -> np.ndarray:
+    """Those of the `k` tokens most probable after the stages that are not among `shown`: `(at most k,)` int64.
+
+    A logit bias, or a penalty on all others, can lift a token that the model alone would not name.
+    """
+    k = min(k, len(result.probs))
+    best = np.argpartition(-result.probs, k - 1)[:k]
+    best = best[np.argsort(-result.probs[best], kind="stable")]
+    lifted: np.ndarray = best[(result.probs[best] > 0) & ~np.isin(best, shown)]
+    return lifted
+
+
 def next_token_bars(result: SamplingResult, *, token_ids: np.ndarray, labels: Sequence[str]) -> go.Figure:
     """Probability of each token under the model and after all stages; removed ones are said in the hover."""
     places = list(range(len(token_ids)))

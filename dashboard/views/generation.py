@@ -9,6 +9,7 @@ from dashboard.components import (
     branch_details,
     int8_switch,
     link,
+    other_pages,
     playground,
     prompt,
     sampling_sliders,
@@ -26,9 +27,10 @@ generator = pipeline('text-generation', model='gpt2')
 generator("Hello, I am Agney and I am a Software Developer at", max_length=30, num_return_sequences=3)
 generator(text, max_length=30, num_return_sequences=1, do_sample=False)
 generator(text, max_length=30, num_return_sequences=1, do_sample=True)"""
-MAX_SEED = 2**32 - 9
+# Of a seed only the lowest 32 bits count on a CPU, and eight sequences count up from it.
+HIGHEST_SEED = 2**32 - 9
 
-branch_details.go_where_asked()
+other_pages.go_where_asked()
 st.title("Generation")
 st.markdown(
     "The model continues the prompt one token at a time. Hover over a token to see what else could have come; "
@@ -65,6 +67,7 @@ with settings_column:
         low=1,
         high=room,
         default=min(40, room),
+        bound=f"{facts.context_length:,} tokens of context, {n_prompt:,} of them prompt",
         explanation=GENERATION_RANGES["max_new_tokens"].explanation,
     )
     st.caption(
@@ -72,13 +75,14 @@ with settings_column:
         f"{facts.context_length:,} tokens that the context holds"
     )
     seed, n_sequences = 42, 1
-    if mode == "Draw":
+    # Greedy too: settings that stand beside it may draw.
+    if mode != "Beam search":
         with st.container(horizontal=True, vertical_alignment="bottom"):
             seed = link.enter_integer(
                 "Seed",
                 key="generation_seed",
                 low=0,
-                high=MAX_SEED,
+                high=HIGHEST_SEED,
                 default=42,
                 explanation=GENERATION_RANGES["seed"].explanation,
             )
@@ -87,8 +91,9 @@ with settings_column:
                 key="generation_reroll",
                 help="Another seed, by chance",
                 on_click=playground.reroll,
-                args=("generation_seed", MAX_SEED),
+                args=("generation_seed", HIGHEST_SEED),
             )
+    if mode == "Draw":
         n_sequences = int(
             link.pick_number(
                 "Sequences",
@@ -109,27 +114,33 @@ with settings_column:
             model=inputs.model,
         )
     else:
-        n_beams, n_return, length_penalty = (
-            link.pick_number(
-                GENERATION_RANGES[name].label,
+        chosen_beams: dict[str, float] = {}
+        for name in ("n_beams", "n_return", "length_penalty"):
+            bounds = GENERATION_RANGES[name]
+            # No more texts can be returned than there are beams.
+            most = chosen_beams["n_beams"] if name == "n_return" else bounds.slider[1]
+            chosen_beams[name] = link.pick_number(
+                bounds.label,
                 key=f"generation_{name}",
-                low=GENERATION_RANGES[name].slider[0],
-                high=GENERATION_RANGES[name].slider[1],
-                step=GENERATION_RANGES[name].slider[2],
-                default=GENERATION_RANGES[name].default,
-                explanation=GENERATION_RANGES[name].explanation,
+                low=bounds.slider[0],
+                high=most,
+                step=bounds.slider[2],
+                default=min(bounds.default, most),
+                explanation=bounds.explanation,
             )
-            for name in ("n_beams", "n_return", "length_penalty")
-        )
         sampling = sampling_sliders.draw("generation", stages=("repetition_penalty", "no_repeat_ngram"))
+        st.caption(
+            "Beam search draws nothing, and of the other settings it has these alone: logit bias, presence and "
+            "frequency penalty, temperature, filters and stop strings have no part in it."
+        )
     stop_strings = () if mode == "Beam search" else sampling_sliders.enter_stop_strings("generation")
 
 try:
     if mode == "Beam search":
         searching = BeamSettings(
-            n_beams=int(n_beams),
-            n_return=int(n_return),
-            length_penalty=length_penalty,
+            n_beams=int(chosen_beams["n_beams"]),
+            n_return=int(chosen_beams["n_return"]),
+            length_penalty=chosen_beams["length_penalty"],
             max_new_tokens=max_new_tokens,
             repetition_penalty=sampling.repetition_penalty,
             no_repeat_ngram=sampling.no_repeat_ngram,
@@ -144,6 +155,10 @@ try:
         )
         with settings_column:
             others = beside.pick(chosen)
+            if others and n_sequences > 1:
+                st.caption(
+                    f"Beside other settings each makes one text: the {n_sequences} sequences have no part."
+                )
             int8 = int8_switch.pick(inputs.model)
         drawing = GenerateTask(
             model=inputs.model,
@@ -160,8 +175,9 @@ except GptCoreError as error:
 
 with output_column:
     if mode == "Beam search":
-        beam_view.draw(BeamTask(model=inputs.model, token_ids=inputs.token_ids, settings=searching))
-        settings: BeamSettings | tuple[GenerationSettings, ...] = searching
+        search = BeamTask(model=inputs.model, token_ids=inputs.token_ids, settings=searching)
+        beam_view.draw(search)
+        settings: BeamSettings | tuple[GenerationSettings, ...] = beam_view.on_screen(search)
         taken_ids: tuple[int, ...] = ()
         precision = "float32"
     else:

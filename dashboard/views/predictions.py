@@ -15,7 +15,7 @@ from dashboard.components.token_strip import token_strip
 from dashboard.plots import predictions as plots
 from dashboard.plots import style
 from gpt_core.catalog import load_name
-from gpt_core.decoding import FILTERS, STAGE_LABELS, STAGES
+from gpt_core.decoding import FILTERS, NOT_IN_GENERATE, STAGE_LABELS, STAGES
 from gpt_core.errors import GptCoreError
 from gpt_core.predictions import score_text
 from gpt_core.snippets.predictions import predictions_snippet
@@ -62,10 +62,13 @@ with figure_column:
         show_error(error)
         st.stop()
     shown = plots.top_ids(result, 15)
-    shown_labels = cache.labels(inputs.model, tuple(int(i) for i in shown))
     offered = [int(i) for i in shown]
+    lifted = plots.lifted_ids(result, shown)
+    listed = np.concatenate([shown, lifted])
     st.plotly_chart(
-        plots.next_token_bars(result, token_ids=shown, labels=shown_labels),
+        plots.next_token_bars(
+            result, token_ids=listed, labels=cache.labels(inputs.model, tuple(int(i) for i in listed))
+        ),
         key="predictions_bars",
         config=style.CONFIG,
         alt="Most probable next tokens",
@@ -74,6 +77,7 @@ with figure_column:
         f"The {len(shown)} most probable of {facts.vocab_size:,} tokens hold "
         f"{float(result.model_probs[shown].sum(dtype=np.float64)):.1%} of the model's probability. All probabilities "
         "are over the whole vocabulary."
+        + (" Below them, what the stages lifted beside them." if len(lifted) else "")
     )
 
 st.subheader("What each stage does")
@@ -87,14 +91,16 @@ st.caption(
     "In the order of `generate`."
     if settings.in_default_order
     else ":material/swap_horiz: **Not the order of `generate`**: it would run "
-    + ", ".join(STAGE_LABELS[stage_name].lower() for stage_name in STAGES)
-    + ". “Put all back” restores it."
+    + ", ".join(STAGE_LABELS[name].lower() for name in STAGES if name not in NOT_IN_GENERATE)
+    + "; presence and frequency penalty, which it has not, stand before its temperature here. “Put all back” restores "
+    "it."
 )
+in_cards = np.concatenate([shown[:8], plots.lifted_ids(result, shown[:8])])
 stage_row(
     result,
     key="predictions_stages",
-    token_ids=shown[:8],
-    labels=shown_labels[:8],
+    token_ids=in_cards,
+    labels=cache.labels(inputs.model, tuple(int(i) for i in in_cards)),
     curves={
         stage.name: cache.sampling_curve(inputs.model, inputs.token_ids, position, settings, stage.name)
         for stage in result.stages
@@ -221,7 +227,7 @@ elif view == "Logit lens":
                 "Σ p·log₂(p / q) with p the top row's distribution and q the depth's."
             )
         if stop - start < n_tokens:
-            st.caption(f"Positions {start} to {stop - 1} of 0–{n_tokens - 1}, around the chosen one.")
+            st.caption(f"Positions {start} to {stop - 1} of 0–{n_tokens - 1}, the chosen one among them.")
         st.markdown(f"**How tokens rise and fall on the way to the prediction after position {position}**")
         followed = pick_tokens(
             "Tokens to follow",

@@ -27,10 +27,10 @@ def test_payload(bundled: LanguageModel) -> None:
         first=3,
         steps=packed,
     )
-    payload = pack_tree([branch, branch], key="k", colour="rank", most_bits=15.6)
+    payload = pack_tree([branch, branch], colour="rank", most_bits=15.6)
     assert payload.startswith(MAGIC)
     told = json.loads(payload[len(MAGIC) :])
-    assert (told["key"], told["colour"], told["mostBits"], len(told["branches"])) == ("k", "rank", 15.6, 2)
+    assert (told["colour"], told["mostBits"], len(told["branches"])) == ("rank", 15.6, 2)
     drawn = told["branches"][0]
     assert (drawn["number"], drawn["depth"], drawn["first"], drawn["running"]) == (7, 1, 3, True)
     assert drawn["name"] == hostile.encode("utf-8", "replace").decode()
@@ -49,6 +49,38 @@ def test_payload(bundled: LanguageModel) -> None:
         assert [other[3] for other in token[8]] == pytest.approx(
             step.alternative_filtered_probs.tolist(), abs=1e-6
         )
+        assert [other[4] for other in token[8]] == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("temperature", "vanishes"), [(0.3, False), (0.05, True)])
+def test_a_token_that_no_stage_removed_is_not_said_to_be_gone(
+    temperature: float, vanishes: bool, bundled: LanguageModel
+) -> None:
+    """At a low temperature what is left of it is too little for six decimals, or even for float32."""
+    settings = GenerationSettings(
+        sampling=SamplingSettings(temperature=temperature), max_new_tokens=1, n_alternatives=100
+    )
+    (step,) = generate_tokens(bundled, (7454, 2402, 257), settings)
+    left = step.alternative_filtered_probs
+    assert (left == 0).any() if vanishes else ((left > 0) & (left < 5e-7)).any()
+    others = json.loads(pack_step(step, "x", ["y"] * 100))[8]
+    assert [other[4] for other in others] == [0] * 100
+    assert [other[3] for other in others] == pytest.approx(left.tolist(), rel=1e-5, abs=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        GenerationSettings(sampling=SamplingSettings(top_k=3), max_new_tokens=1),
+        GenerationSettings(do_sample=False, max_new_tokens=1),
+    ],
+)
+def test_what_a_stage_removed_is_said_to_be_gone(
+    settings: GenerationSettings, bundled: LanguageModel
+) -> None:
+    (step,) = generate_tokens(bundled, (7454, 2402, 257), settings)
+    assert step.alternative_removed.sum() == 10 - step.n_survivors
+    assert (step.alternative_removed == (step.alternative_filtered_probs == 0)).all()
 
 
 @pytest.mark.parametrize(

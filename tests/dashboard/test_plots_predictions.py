@@ -9,6 +9,7 @@ from dashboard.plots.predictions import (
     change_bars,
     contribution_heatmap,
     lens_heatmap,
+    lifted_ids,
     next_token_bars,
     position_notes,
     position_values,
@@ -25,6 +26,17 @@ from gpt_core.saliency import Saliency
 from gpt_core.sampling import apply_stages
 
 LOGITS = np.array([0.0, 3.0, 1.0, 2.0, -1.0], dtype=np.float32)
+
+
+def test_a_token_that_a_bias_lifts_is_among_those_shown() -> None:
+    logits = np.arange(40, 0, -1, dtype=np.float32)
+    plain = apply_stages(logits, [0], SamplingSettings())
+    shown = top_ids(plain, 15)
+    assert lifted_ids(plain, shown).tolist() == []
+    biased = apply_stages(logits, [0], SamplingSettings(logit_bias=((30, 60.0), (35, 62.0))))
+    assert lifted_ids(biased, top_ids(biased, 15)).tolist() == [30, 35]
+    greedy = apply_stages(logits, [0], SamplingSettings(logit_bias=((30, 60.0),), temperature=0))
+    assert lifted_ids(greedy, shown).tolist() == [30], "what has no probability is not lifted"
 
 
 def test_top_ids_are_the_most_probable_in_order() -> None:

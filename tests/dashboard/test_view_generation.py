@@ -1,14 +1,18 @@
 """The Generation page without a browser: its tree, its limits, and what its link restores."""
 
+import contextlib
+import io
 import json
 import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard.components import growing
+from dashboard.components import growing, playground
+from dashboard.plots.generation import speed_note
 from gpt_core import branches
 from gpt_core.branches import BranchTree
 from gpt_core.decoding import STAGES
@@ -105,6 +109,145 @@ def test_a_branch_by_a_click(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "The first 2 tokens are the same" in texts(at)
     at.button(key="generation_delete").click().run()
     assert [branch.number for branch in tree(at).branches] == [0]
+
+
+def take_at(at: AppTest, number: int, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take another token in place of that one of that branch, and wait for what grows."""
+    step = tree(at).find(number).steps[index]
+    taken = int(next(i for i in step.alternative_ids if i != step.token_id))
+    wait(click(at, number, index, taken, monkeypatch))
+    assert errors(at) == []
+
+
+def test_a_branch_whose_parent_was_deleted_is_told_as_its_run_made_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = generate(open_page("generation", generation_max_new_tokens="5", generation_seed="3"))
+    take_at(at, 0, 1, monkeypatch)
+    take_at(at, 1, 4, monkeypatch)
+    for gone in (1, 0):
+        at.selectbox(key="generation_branch").select(gone).run()
+        at.button(key="generation_delete").click().run()
+    assert errors(at) == []
+    (orphan,) = tree(at).branches
+    assert (orphan.parent, orphan.fork, orphan.drawn_from) == (None, 0, 5)
+    printed = io.StringIO()
+    with torch.random.fork_rng(), contextlib.redirect_stdout(printed):
+        exec(compile(program(at), "snippet", "exec"), {"__name__": "__main__"})
+    assert printed.getvalue() == orphan.text + "\n"
+    with monkeypatch.context() as patched:
+        patched.setattr(playground.st, "session_state", Session(at))
+        notes = playground._notes(tree(at), orphan, running=False)
+    assert notes[-1] == speed_note(orphan.steps[5:])
+
+
+def test_a_sampled_setting_beside_greedy_has_the_chosen_seed() -> None:
+    written = json.dumps([{"temperature": 1.5}])
+    at = open_page(
+        "generation",
+        generation_mode="Greedy",
+        generation_beside=written,
+        generation_seed="7",
+        generation_max_new_tokens="3",
+    )
+    assert at.number_input(key="generation_seed").value == 7
+    generate(at)
+    assert [branch.settings.seed for branch in tree(at).branches] == [7, 7]
+    at = open_page("generation", generation_beside=written, generation_n_sequences="3")
+    assert "the 3 sequences have no part" in texts(at)
+
+
+def test_a_bias_has_a_part_in_greedy_too() -> None:
+    at = open_page(
+        "generation",
+        generation_mode="Greedy",
+        generation_logit_bias="262:50",
+        generation_max_new_tokens="2",
+    )
+    generate(at)
+    assert tree(at).branches[0].token_ids == (262, 262)
+    assert at.query_params["generation_logit_bias"] == "262:50"
+
+
+def search(at: AppTest) -> AppTest:
+    """Press Search and wait for its end."""
+    at.button(key="generation_start").click()
+    at.run()
+    deadline = time.monotonic() + 60
+    while not any(button.key == "generation_beam_0_to_lens" for button in at.button):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        at.run()
+    return at
+
+
+def test_the_code_is_of_the_search_on_the_screen() -> None:
+    at = search(open_page("generation", generation_mode="Beam search", generation_max_new_tokens="3"))
+    at.slider(key="generation_length_penalty").set_value(-2.0).run()
+    assert "length_penalty=1.0" in program(at)
+    at.text_area(key="prompt").set_value("Something else").run()
+    assert "length_penalty=-2.0" in program(at)
+
+
+def test_a_beam_opens_the_lens() -> None:
+    at = search(open_page("generation", generation_mode="Beam search", generation_max_new_tokens="3"))
+    text = next(element.value for element in at.text if element.value.startswith("The CS123"))
+    at.button(key="generation_beam_0_to_lens").click()
+    settle(at.run())
+    assert errors(at) == []
+    assert at.title[0].value == "Predictions"
+    assert at.text_area(key="prompt").value == text
+    assert at.session_state["predictions_view"] == "Logit lens"
+
+
+def test_few_beams_return_as_many_texts() -> None:
+    at = open_page("generation", generation_mode="Beam search", generation_n_beams="2")
+    assert at.slider(key="generation_n_return").value == 2
+    assert "logit bias, presence and frequency penalty" in texts(at)
+    at.slider(key="generation_n_beams").set_value(5).run()
+    at.slider(key="generation_n_return").set_value(5).run()
+    at.slider(key="generation_n_beams").set_value(3).run()
+    assert errors(at) == []
+    assert at.slider(key="generation_n_return").value == 3
+    assert "5 is not among 1 to 3. Shown instead: 3." in texts(at)
+
+
+def test_the_bound_of_new_tokens_is_said_with_both_numbers() -> None:
+    at = open_page("generation", generation_max_new_tokens="500")
+    assert (
+        "The link asks for 500 here. Possible: 1 to 497 (512 tokens of context, 15 of them prompt)."
+        in texts(at)
+    )
+
+
+def test_a_preset_keeps_the_seed_and_can_be_chosen_again() -> None:
+    at = open_page("generation", generation_seed="7")
+    for _ in range(2):
+        at.selectbox(key="generation_preset").select("Creative").run()
+        assert at.slider(key="generation_temperature").value == 1.1
+        assert at.number_input(key="generation_seed").value == 7
+        assert "A flatter distribution" in texts(at)
+        at.slider(key="generation_temperature").set_value(0.5).run()
+        assert "A flatter distribution" not in texts(at), "these are other settings now"
+    assert errors(at) == []
+
+
+def test_moved_sliders_are_said_beside_the_tree() -> None:
+    at = generate(open_page("generation", generation_max_new_tokens="3"))
+    assert "Made with other settings" not in texts(at)
+    at.slider(key="generation_temperature").set_value(0.5).run()
+    assert "Made with other settings" in texts(at)
+
+
+def test_a_refused_run_leaves_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = generate(open_page("generation", generation_max_new_tokens="3"))
+    before = tree(at)
+    monkeypatch.setattr(branches, "MAX_TREE_BYTES", 1000)
+    at.button(key="generation_start").click()
+    settle(at.run())
+    assert "A tree must take at most" in texts(at)
+    assert tree(at) is before
+    assert errors(at) == []
 
 
 def test_limits_of_the_tree_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

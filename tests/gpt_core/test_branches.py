@@ -119,6 +119,25 @@ def test_a_branch_with_a_seed_is_deterministic(bundled: LanguageModel, kept: Reg
     assert grow(12) != first
 
 
+def test_an_int8_branch_does_not_depend_on_what_was_kept(
+    bundled: LanguageModel, kept: Registry[Any, Any]
+) -> None:
+    steps = list(generate_tokens(bundled, PROMPT, DRAWN, keep=True, precision="int8"))
+    taken = [step.token_id for step in steps[:6]]
+
+    def grow(prompt: tuple[int, ...], taken: list[int]) -> list[float]:
+        return [step.prob for step in grow_branch(bundled, prompt, taken, DRAWN, precision="int8")]
+
+    first = grow(PROMPT, taken)
+    kept.clear()
+    assert grow(PROMPT, taken) == first, "tokens that were generated are read in int8 again, one by one"
+    # The same ids as a prompt are read in float32, whatever was kept of them as a continuation.
+    longer = (*PROMPT, *taken[:4])
+    beside = grow(longer, taken[4:])
+    kept.clear()
+    assert grow(longer, taken[4:]) == beside
+
+
 def test_sliding_windows_and_recurrences_read_again_and_are_right(tiny_lm: Any, positions: list[int]) -> None:
     for name in ("mistral", "mamba"):
         lm = tiny_lm(name)
@@ -281,6 +300,17 @@ def test_a_deleted_branch_leaves_its_children_where_it_hung(tree: BranchTree) ->
     assert smaller.with_branch((), DRAWN).branches[-1].number == 4, "a number is never used again"
 
 
+def test_what_a_run_drew_stays_its_own_when_its_parent_is_deleted(tree: BranchTree) -> None:
+    assert [branch.drawn_from for branch in tree.branches] == [0, 0, 4, 6]
+    for smaller in (tree.without(2), tree.without(2).without(0)):
+        child = smaller.find(3)
+        assert child.fork < 4, "tokens that the deleted one drew are the child's now"
+        assert child.drawn_from == 6
+        assert child.drawn_steps == tree.find(3).steps[6:]
+        written = json.loads(export_tree(smaller, "", tokens={}))["branches"][-1]
+        assert written["drawn_from"] == 6, "its seed is said to be that of what its run drew"
+
+
 def test_names(tree: BranchTree) -> None:
     assert [branch.name for branch in tree.branches] == ["one", "Branch 2", "Branch 3", "Branch 4"]
     assert tree.renamed(1, "  a <b>\n name ").find(1).name == "a <b> name"
@@ -308,6 +338,22 @@ def test_bounds_in_number_and_bytes(tree: BranchTree, monkeypatch: pytest.Monkey
     tree.check_room(n_new=5)
     with pytest.raises(MemoryLimitError, match=r"MiB.*Delete a branch, or ask for fewer"):
         tree.check_room(n_new=15)
+
+
+def test_a_long_text_is_refused_before_it_outgrows_the_tree(
+    tree: BranchTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step holds the whole text so far, so a text of twice the length takes four times the bytes."""
+    plain = tree.find(0).steps[-1]
+    long = [dataclasses.replace(plain, index=i, text="word " * (i + 1)) for i in range(600)]
+    empty = dataclasses.replace(tree, branches=())
+    grown = empty.with_branch(long, DRAWN)
+    monkeypatch.setattr(branches, "MAX_TREE_BYTES", grown.n_bytes - 1)
+    with pytest.raises(MemoryLimitError, match="fewer new tokens"):
+        empty.check_room(n_new=600)
+    with pytest.raises(MemoryLimitError, match="fewer new tokens"):
+        empty.check_room(n_new=200, n_before=400, n_branches=2)
+    empty.check_room(n_new=300)
 
 
 def test_export_is_json_with_everything(tree: BranchTree) -> None:

@@ -209,6 +209,25 @@ def test_int8_stays_on_its_own_road(bundled: LanguageModel) -> None:
     assert [step.prob for step in generate_tokens(bundled, IDS[:8], settings)] == exact
 
 
+@pytest.mark.parametrize("n_prompt", [1, 8])
+def test_the_prompt_is_read_in_float32_however_short(n_prompt: int, bundled: LanguageModel) -> None:
+    settings = GenerationSettings(max_new_tokens=2, do_sample=False)
+    exact, rounded = (
+        list(generate_tokens(bundled, IDS[:n_prompt], settings, precision=precision))
+        for precision in ("float32", "int8")
+    )
+    assert rounded[0].prob == exact[0].prob
+    assert rounded[1].prob != exact[1].prob
+
+
+def test_the_reason_for_no_int8_is_this_models(tiny_lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "MistralForCausalLM is read in float32" in int8_problem(tiny_lm("mistral"), None)
+    lm = tiny_lm("llama")
+    assert "LlamaForCausalLM: its logits there are not the model's within 0.0001" in int8_problem(lm, None)
+    monkeypatch.setattr(lm.anatomy.rotary, "rope_type", "dynamic")
+    assert "position angles of the kind 'dynamic'" in int8_problem(lm, None)
+
+
 def test_a_machine_without_int8_says_so(bundled: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*arguments: Any) -> torch.Tensor:
         raise RuntimeError("not here")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from gpt_core import recipes
 from gpt_core.beams import beam_search
 from gpt_core.catalog import BUNDLED_FOLDER
 from gpt_core.decoding import STAGES, BeamSettings, GenerationSettings, SamplingSettings
@@ -126,6 +127,13 @@ def test_the_program_of_a_branch(bundled: LanguageModel) -> None:
     assert run_program(program) == branch[-1].text + "\n"
 
 
+def test_the_program_of_a_branch_that_ends_with_the_token_that_was_taken(bundled: LanguageModel) -> None:
+    taken_ids = bundled.tokenizer.backend_tokenizer.encode(" the end").ids
+    program = snippet(str(BUNDLED_FOLDER), PROMPT, (), bundled, taken_ids=taken_ids)
+    assert "generate" not in program
+    assert run_program(program) == " the end\n"
+
+
 def test_the_beam_program_prints_all_texts(bundled: LanguageModel) -> None:
     settings = BeamSettings(n_beams=3, n_return=2, max_new_tokens=5)
     ids = bundled.tokenizer.backend_tokenizer.encode(PROMPT).ids
@@ -146,6 +154,33 @@ def test_the_call_says_every_setting() -> None:
     )
     config = GenerationConfig(**generate_call(SETTINGS[2]))
     assert (config.top_k, config.no_repeat_ngram_size, config.stop_strings) == (50, 3, [" the", '"'])
+
+
+def test_nothing_that_generate_has_is_left_to_itself(bundled: LanguageModel) -> None:
+    """Every option of `generate` is in the call, or has a value at which it does nothing, or changes no text."""
+    said = {name for run in (*SETTINGS, BeamSettings()) for name in generate_call(run, bundled)}
+    assert "pad_token_id" in said
+    changes_no_text = {
+        # How it is computed, and what is handed back.
+        "use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size", "low_memory",
+        "compile_config", "disable_compile", "continuous_batching_config", "output_attentions",
+        "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
+        # Guessing ahead: only with an assistant or a lookup, which the call does not name or switches off.
+        "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+        "assistant_early_exit", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight",
+        "max_matching_ngram_size", "speculation_type", "use_mtp",
+        # The model's own tokens, which the page's loop takes from the same place.
+        "bos_token_id", "eos_token_id", "decoder_start_token_id",
+        # `max_new_tokens` goes before it.
+        "max_length",
+        "_from_model_config", "transformers_version",
+    }  # fmt: skip
+    neutral = recipes._NEUTRAL
+    assert set(GenerationConfig().to_dict()) - said - set(neutral) == changes_no_text
+    filled = GenerationConfig._get_default_generation_params()
+    assert {name: filled[name] for name in set(filled) & set(neutral)} == {
+        name: neutral[name] for name in set(filled) & set(neutral)
+    }
 
 
 def test_each_sequence_is_a_run_of_its_own() -> None:

@@ -101,6 +101,22 @@ def test_inside_inference_mode_as_well(bundled: LanguageModel) -> None:
     np.testing.assert_array_equal(inside.scores, outside.scores)
 
 
+def test_an_error_of_the_model_comes_out(bundled: LanguageModel) -> None:
+    calls = []
+
+    def fail(*_: Any) -> None:
+        calls.append(1)
+        raise TypeError("inside the model")
+
+    handle = bundled.network.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(TypeError, match="inside the model"):
+            gradient_times_input(bundled, [464, 2402], position=1, token_id=5)
+    finally:
+        handle.remove()
+    assert len(calls) == 1, "a model that fails is not asked again in another way"
+
+
 def test_one_token(bundled: LanguageModel) -> None:
     assert np.isnan(leave_one_out(bundled, TEXT, position=0, token_id=11).scores).tolist() == [True]
     assert np.isfinite(gradient_times_input(bundled, TEXT, position=0, token_id=11).scores).all()

@@ -69,30 +69,31 @@ def branch_tree(
     with st.container(key=f"{key}_box", gap=None):
         _tree(
             key=key,
-            data=pack_tree(branches, key=key, colour=colour, most_bits=most_bits),
+            data=pack_tree(branches, colour=colour, most_bits=most_bits),
             on_taken_change=partial(_take, key, on_take),
         )
 
 
 def pack_step(step: "GenerationStep", label: str, alternatives: Sequence[str]) -> bytes:
-    """One token: what it is, its numbers, and the labels and probabilities of what else could have come."""
+    """One token: what it is, its numbers, and of what else could have come labels, probabilities, whether removed."""
     return json.dumps(
         [
             label,
             step.token_id,
-            round(step.prob, 6),
+            _six_digits(step.prob),
             step.rank,
             round(step.entropy_bits, 4),
-            round(step.filtered_prob, 6),
+            _six_digits(step.filtered_prob),
             step.n_survivors,
             int(step.forced),
             [
-                [text, int(token_id), round(float(prob), 6), round(float(filtered), 6)]
-                for text, token_id, prob, filtered in zip(
+                [text, int(token_id), _six_digits(prob), _six_digits(filtered), int(removed)]
+                for text, token_id, prob, filtered, removed in zip(
                     alternatives,
                     step.alternative_ids,
                     step.alternative_probs,
                     step.alternative_filtered_probs,
+                    step.alternative_removed,
                     strict=True,
                 )
             ],
@@ -102,7 +103,12 @@ def pack_step(step: "GenerationStep", label: str, alternatives: Sequence[str]) -
     ).encode("utf-8", errors="replace")
 
 
-def pack_tree(branches: Sequence[DrawnBranch], *, key: str, colour: str, most_bits: float) -> bytes:
+def _six_digits(prob: float) -> float:
+    """Six digits that count, however small it is."""
+    return float(f"{prob:.6g}")
+
+
+def pack_tree(branches: Sequence[DrawnBranch], *, colour: str, most_bits: float) -> bytes:
     """The payload; see the head of this module."""
     assert colour in COLOURS
     parts = []
@@ -120,7 +126,7 @@ def pack_tree(branches: Sequence[DrawnBranch], *, key: str, colour: str, most_bi
             ensure_ascii=False,
         ).encode("utf-8", errors="replace")
         parts.append(head[:-1] + b',"tokens":[' + b",".join(branch.steps) + b"]}")
-    head = json.dumps({"key": key, "colour": colour, "mostBits": most_bits}).encode()
+    head = json.dumps({"colour": colour, "mostBits": most_bits}).encode()
     return MAGIC + head[:-1] + b',"branches":[' + b",".join(parts) + b"]}"
 
 

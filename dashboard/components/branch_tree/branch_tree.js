@@ -183,7 +183,7 @@ class Tree {
 
   // What else could have come: label, probability, probability after the stages.
   table(token, takeable) {
-    const rows = token[OTHERS].map(([label, id, prob, filtered]) => {
+    const rows = token[OTHERS].map(([label, id, prob, filtered, removed]) => {
       const row = part(takeable ? "button" : "div", "other")
       if (takeable) {
         row.type = "button"
@@ -191,10 +191,12 @@ class Tree {
         row.setAttribute("role", "menuitem")
       }
       row.classList.toggle("taken", id === token[ID])
-      row.classList.toggle("removed", filtered === 0)
+      row.classList.toggle("removed", removed === 1)
+      // What no stage removed can come, even where its probability is below what float32 holds.
+      const after = removed || filtered > 0 ? share(filtered) : "<1e-45"
       const bar = part("i")
       bar.style.setProperty("--share", prob)
-      row.append(bar, part("bdi", "", label), part("span", "", share(prob)), part("span", "", share(filtered)))
+      row.append(bar, part("bdi", "", label), part("span", "", share(prob)), part("span", "", after))
       return row
     })
     const head = part("div", "other head")
