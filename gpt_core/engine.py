@@ -366,7 +366,11 @@ class Engine:
             self._end(job, "failed", error=error)
         except MemoryError:
             self._end(
-                job, "failed", error=GptCoreError("This needs more memory than is free. Shorten the text or choose a smaller model.")
+                job,
+                "failed",
+                error=GptCoreError(
+                    "This needs more memory than is free. Shorten the text or choose a smaller model."
+                ),
             )
         except BaseException as error:  # noqa: BLE001 - the engine outlives any job; the reader gets its kind
             self._end(
