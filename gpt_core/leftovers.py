@@ -65,9 +65,6 @@ def delete_leftover(left: Leftover) -> int:
         remove(blob)
         if blob.exists():
             raise InputError(f"{blob} cannot be deleted. Check who owns it.")
-    for link in folder.glob("snapshots/*/*"):
-        if link.is_symlink() and not link.exists():
-            remove(link)
     remove_empty(folder)
     return freed
 
@@ -88,9 +85,12 @@ def _left_blobs(repository: Path) -> list[Path]:
 
 
 def _half_snapshots(repository: Path) -> list[Path]:
-    """The snapshots that lack some of the weight files that their index names."""
+    """The snapshots that lack a file: one that a link leads to, or that their index names."""
     found = []
     for snapshot in sorted(repository.glob("snapshots/*")):
+        if any(link.is_symlink() and not link.exists() for link in snapshot.iterdir()):
+            found.append(snapshot)
+            continue
         try:
             index = json.loads((snapshot / "model.safetensors.index.json").read_text("utf-8"))
             if not all((snapshot / name).is_file() for name in index["weight_map"].values()):
