@@ -282,6 +282,15 @@ def is_whole_model(folder: Path) -> bool:
         return False
 
 
+def is_openable(folder: Path) -> bool:
+    """Whether a folder holds a configuration and, beside it, weights of any kind. Reads none of them."""
+    kinds = {".safetensors", ".bin", ".pt", ".h5", ".gguf"}
+    try:
+        return (folder / "config.json").is_file() and any(file.suffix in kinds for file in folder.iterdir())
+    except (OSError, ValueError):  # too long, closed to us, or not writable as a name of this system
+        return False
+
+
 def is_causal(config: dict[str, Any]) -> bool:
     """Whether a configuration was saved from a causal language model, or does not say."""
     architectures = config.get("architectures") or []

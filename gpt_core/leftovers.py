@@ -46,13 +46,15 @@ def list_leftovers() -> tuple[Leftover, ...]:
 
 
 def delete_leftover(left: Leftover) -> int:
-    """Delete it; the bytes that this freed. Raises InputError where its files cannot be removed."""
+    """Delete it; the bytes that this freed. Raises InputError where its files cannot be removed, or are on their way."""
     folder = Path(left.folder)
     if left.source == "pypi":
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             raise InputError(f"{folder} cannot be deleted. Check who owns it.")
         return left.size
+    if is_running(left.name):
+        raise InputError(f"{left.name} is on its way now. Stop its download first.")
     blobs = _left_blobs(folder)
     freed = sum(map(size_of, blobs))
     for snapshot in _half_snapshots(folder):

@@ -27,12 +27,19 @@ GPT2_FAMILY = {
 
 
 def offer_hub(
-    name: str, size: int, *, key: str, revision: str = "", label: str = "", primary: bool = False
+    name: str,
+    size: int,
+    *,
+    key: str,
+    revision: str = "",
+    newest: bool = False,
+    label: str = "",
+    primary: bool = False,
 ) -> None:
-    """A button that fetches a model of the hub, with its size."""
+    """A button that fetches a model of the hub, with its size; `newest` says that `revision` was the newest one."""
     _offer(
         label or f"{name.rpartition('/')[2]} · {size_text(size)} from the hub",
-        HubDownloadTask(name=name, size=size, revision=revision),
+        HubDownloadTask(name=name, size=size, revision=revision, newest=newest),
         key=key,
         primary=primary,
         explanation=f"Fetches {name} into {hub_folder()}, where {size_text(free_bytes(hub_folder()))} are free.",
