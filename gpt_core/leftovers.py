@@ -46,7 +46,7 @@ def list_leftovers() -> tuple[Leftover, ...]:
 
 
 def delete_leftover(left: Leftover) -> int:
-    """Delete it; the bytes that this freed. Raises InputError where its files cannot be removed, or are on their way."""
+    """Delete it; the bytes that this freed. Raises InputError where its files are on their way or closed to us."""
     folder = Path(left.folder)
     if left.source == "pypi":
         shutil.rmtree(folder, ignore_errors=True)
