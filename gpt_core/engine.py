@@ -24,6 +24,13 @@ from typing import Any, Protocol
 from gpt_core.errors import AbandonedError, CancelledError, DeadlineError, GptCoreError
 
 LANES = ("compute", "load", "look_up", "download")
+#: What a reader can do where a job took too long, by the lane that it was in.
+_TOO_LONG = {
+    "compute": "Shorten the text or choose a smaller model.",
+    "load": "Choose a smaller model.",
+    "look_up": "Check the connection, then try again.",
+    "download": "Check the connection, then start it again.",
+}
 #: Finished jobs that nobody has fetched are kept this long, in seconds.
 KEEP_SECONDS = 120.0
 
@@ -70,7 +77,7 @@ class Control:
         self._engine._check_wanted(self._job)
         if self._job.seconds() > self._job.deadline:
             raise DeadlineError(
-                f"This must take at most {self._job.deadline:,.0f} s. Shorten the text or choose a smaller model."
+                f"This must take at most {self._job.deadline:,.0f} s. {_TOO_LONG[self._job.lane]}"
             )
 
     def report(self, fraction: float, message: str) -> None:
@@ -235,17 +242,22 @@ class Engine:
             job.finished.wait(timeout)
         return self.poll(job_id)
 
-    def cancel(self, job_id: str, *, session: str) -> None:
-        """Let the job go for `session`; it stops within one step unless others wait for it too."""
+    def cancel(self, job_id: str, *, session: str) -> bool:
+        """Let the job go for `session`; it stops within one step unless others wait for it too.
+
+        Whether it stops, or has ended already; False where it goes on for others.
+        """
         with self._lock:
             self._leave(job_id, session)
+            job = self._jobs.get(job_id)
+            return job is None or job.cancelled or job.finished.is_set()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Stop all jobs and end the threads; waits at most `timeout` seconds for what does not hear of it."""
+        """Abandon all jobs and end the threads; waits at most `timeout` seconds for what does not hear of it."""
         with self._lock:
             self._closed = True
             for job in self._jobs.values():
-                self._cancel(job)
+                self._drop_waiting(job)
             for wake in self._wake.values():
                 wake.notify_all()
         end = time.monotonic() + timeout
@@ -267,6 +279,9 @@ class Engine:
 
     def _cancel(self, job: _Job) -> None:
         job.cancelled = True
+        self._drop_waiting(job)
+
+    def _drop_waiting(self, job: _Job) -> None:
         if job.steps is None and job in self._queues[job.lane]:
             # It has not begun: there is nothing to wind up, and nobody to wait for.
             self._queues[job.lane].remove(job)
@@ -294,6 +309,9 @@ class Engine:
         with self._lock:
             if job.cancelled:
                 raise CancelledError("Stopped.")
+            if self._closed:
+                # No reader asked for it: what the job would keep for a next time is kept.
+                raise AbandonedError("Stopped: the program is about to end.")
             readers = dict(job.sessions)
         if any(_is_alive(alive) for alive in readers.values()):
             return
@@ -318,7 +336,7 @@ class Engine:
                 if more and not closed:
                     self._enqueue(job)
             if more and closed:  # the other lane's thread may have ended already
-                self._end(job, "cancelled", error=CancelledError("Stopped."))
+                self._end(job, "cancelled", error=AbandonedError("Stopped: the program is about to end."))
             del job  # a job that is over must not live on until the next one comes
 
     def _step(self, job: _Job) -> bool:
@@ -348,7 +366,11 @@ class Engine:
             self._end(job, "failed", error=error)
         except MemoryError:
             self._end(
-                job, "failed", error=GptCoreError("This needs more memory than is free. Shorten the text.")
+                job,
+                "failed",
+                error=GptCoreError(
+                    "This needs more memory than is free. Shorten the text or choose a smaller model."
+                ),
             )
         except BaseException as error:  # noqa: BLE001 - the engine outlives any job; the reader gets its kind
             self._end(

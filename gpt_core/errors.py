@@ -4,6 +4,7 @@ GptCoreError
 ├── InputError            a value that a reader gave is outside what is possible
 │   └── ContextLengthError    more tokens than the model has positions
 ├── ModelLoadError        a model cannot be loaded
+│   └── DamagedError          its files are not those that were published
 ├── DownloadError         a model cannot be brought to this machine
 ├── UnsupportedError      this model cannot serve this view exactly
 ├── MemoryLimitError      the work would need more memory than it may have
@@ -27,6 +28,10 @@ class ContextLengthError(InputError):
 
 class ModelLoadError(GptCoreError):
     """A model that cannot be loaded, with the reason."""
+
+
+class DamagedError(ModelLoadError):
+    """A model whose files are not those that were published."""
 
 
 class DownloadError(GptCoreError):

@@ -4,26 +4,37 @@ One question for commit, sizes and hashes, one for the configuration. `hub_downl
 """
 
 import hashlib
-import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from gpt_core.acquire import MAX_CONFIG_BYTES, check_memory, check_own_code
-from gpt_core.catalog import ModelId, is_causal, is_hub_name
+from gpt_core.acquire import (
+    MAX_CONFIG_BYTES,
+    check_causal,
+    check_memory,
+    check_own_code,
+    parse_object,
+    pickle_sentence,
+    weight_map_files,
+)
+from gpt_core.catalog import TOKENIZER_FILES, ModelId, is_hub_name
 from gpt_core.control import Control
 from gpt_core.errors import InputError, ModelLoadError
-from gpt_core.hub_cache import git_digest
-from gpt_core.hub_connection import endpoint, not_the_hub, open_file, run_beside
+from gpt_core.hub_connection import endpoint, gated_sentence, not_the_hub, open_file, run_beside
+from gpt_core.manifest import git_digest
+from gpt_core.tokenizer_probe import check_tokenizer_files
 
 #: Seconds that the answer to a question may take.
 _ANSWER_SECONDS = 20.0
 
+_MAX_INDEX_BYTES = 50_000_000
+
 _TEXT_FILES = (
-    "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -86,26 +97,28 @@ def look_up(name: str, *, revision: str = "", max_bytes: int, control: Control) 
             "A model on the hub is named `name` or `owner/name`, of letters, digits, `-`, `_` and `.`, at most 96 "
             f"characters. Given: {name[:100]!r}."
         )
+    if revision and not (len(revision) == 40 and set(revision) <= set("0123456789abcdef")):
+        raise InputError(
+            f"A commit has 40 hexadecimal digits. Given: {revision[:60]!r}. Leave the field empty for the newest one."
+        )
     control.report(0.0, f"Asking the hub about {name}")
-    info = run_beside(
-        lambda _: HfApi(endpoint=endpoint()).model_info(
-            name, revision=revision or None, files_metadata=True, timeout=_ANSWER_SECONDS
-        ),
-        control,
-        name,
-    )
+    info = run_beside(lambda _: _ask(name, revision), control, name)
+    gated = bool(info.gated)
     try:
         model_id = ModelId.parse(f"hub:{info.id}@{info.sha}")
     except InputError as error:
         raise not_the_hub(name) from error
     files = {file.name: file for file in map(_file, info.siblings or ()) if file is not None}
-    weights = _weight_names(files, name)
-    wanted = [files[n] for n in _TEXT_FILES if n in files and n != "config.json"]
+    commit = str(info.sha)
+    weights = _weight_names(files, info.id, commit, control, gated=gated)
+    wanted = [files[n] for n in _TEXT_FILES if n in files]
     if "config.json" not in files:
         raise ModelLoadError(f"{name} has no config.json: it is not a model that transformers can load.")
-    config = _read_config(info.id, str(info.sha), files["config.json"], control)
+    content = _read_small(info.id, commit, files["config.json"], MAX_CONFIG_BYTES, control, gated=gated)
+    config = parse_object(content, f"config.json of {info.id}")
     _check_config(config, name)
-    if not files.keys() & {"tokenizer.json", "vocab.json", "tokenizer.model"}:
+    check_tokenizer_files({file.name: file.size for file in wanted}, name)
+    if not files.keys() & set(TOKENIZER_FILES):
         raise ModelLoadError(f"{name} has no tokenizer files. Choose a model that brings its tokenizer.")
     n_parameters = _count_parameters(info, config, sum(files[n].size for n in weights))
     check_memory(n_parameters, max_bytes, name)
@@ -118,6 +131,28 @@ def look_up(name: str, *, revision: str = "", max_bytes: int, control: Control) 
         architecture=str(config.get("model_type", "")),
         newest=not revision,
     )
+
+
+def _ask(name: str, revision: str) -> Any:
+    api = HfApi(endpoint=endpoint())
+    try:
+        return api.model_info(name, revision=revision or None, files_metadata=True, timeout=_ANSWER_SECONDS)
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        if _is_dataset(api, name):
+            raise InputError(
+                f"{name} is a dataset on the hub, not a model. Choose a causal language model."
+            ) from None
+        raise
+
+
+def _is_dataset(api: HfApi, name: str) -> bool:
+    try:
+        api.dataset_info(name, timeout=_ANSWER_SECONDS)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _file(sibling: Any) -> HubFile | None:
@@ -136,50 +171,54 @@ def _file(sibling: Any) -> HubFile | None:
     return HubFile(name=name, size=size, digest=digest) if valid else None
 
 
-def _weight_names(files: dict[str, HubFile], name: str) -> list[str]:
+def _weight_names(
+    files: dict[str, HubFile], name: str, commit: str, control: Control, *, gated: bool
+) -> list[str]:
+    """The files that transformers reads: model.safetensors, or an index and those that it names."""
     if "model.safetensors" in files:
         return ["model.safetensors"]
-    if "model.safetensors.index.json" in files:
-        shards = sorted(n for n in files if n.startswith("model-") and n.endswith(".safetensors"))
-        if shards:
-            return ["model.safetensors.index.json", *shards]
-    others = sorted(n for n in files if n.endswith((".bin", ".safetensors", ".gguf", ".h5", ".pt")))
-    pickles = [n for n in others if n.endswith((".bin", ".pt"))]
-    found = f"only {pickles[0]}, which can run code when it is opened" if pickles else (others or ["none"])[0]
-    raise ModelLoadError(
-        f"{name} must hold its weights as model.safetensors; found: {found[:120]}. Choose a repository that has them."
+    index = files.get("model.safetensors.index.json")
+    if index is None:
+        raise pickle_sentence(name, files, "Choose a repository that has them.")
+    named = parse_object(
+        _read_small(name, commit, index, _MAX_INDEX_BYTES, control, gated=gated), f"{index.name} of {name}"
     )
-
-
-def _read_config(name: str, commit: str, file: HubFile, control: Control) -> dict[str, Any]:
-    if file.size > MAX_CONFIG_BYTES:
+    shards = weight_map_files(named, f"{index.name} of {name}")
+    lacking = [shard for shard in shards if shard not in files]
+    if lacking:
         raise ModelLoadError(
-            f"config.json of {name} must be at most {MAX_CONFIG_BYTES:,} bytes. Given: {file.size:,}."
+            f"{name} lacks the weight file {lacking[0][:80]!r}, which its index names. Choose another repository."
+        )
+    return [index.name, *shards]
+
+
+def _read_small(
+    name: str, commit: str, file: HubFile, max_bytes: int, control: Control, *, gated: bool
+) -> bytes:
+    """A file of at most `max_bytes`, checked."""
+    if file.size > max_bytes:
+        raise ModelLoadError(
+            f"{file.name} of {name} must be at most {max_bytes:,} bytes. Given: {file.size:,}."
         )
 
     def fetch(_: threading.Event) -> bytes:
-        with open_file(name, commit, file.name, 0) as response:
-            return response.read()
+        try:
+            with open_file(name, commit, file.name, 0) as response:
+                return response.read()
+        except HfHubHTTPError as error:
+            if gated and error.response.status_code in {401, 403}:
+                raise gated_sentence(name) from error
+            raise
 
     content = run_beside(fetch, control, name)
     if git_digest(content) != file.digest and hashlib.sha256(content).hexdigest() != file.digest:
         raise not_the_hub(name)
-    try:
-        config = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelLoadError(f"config.json of {name} cannot be read: {str(error)[:200]}.") from error
-    if not isinstance(config, dict):
-        raise ModelLoadError(f"config.json of {name} must be an object with names and values.")
-    return config
+    return content
 
 
 def _check_config(config: dict[str, Any], name: str) -> None:
     check_own_code(config, name)
-    if not is_causal(config):
-        raise ModelLoadError(
-            f"{name} was saved as {str(config['architectures'][0])[:80]}, not as a causal language model. "
-            "Choose one that continues text."
-        )
+    check_causal(config, name)
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = config.get("model_type")

@@ -5,14 +5,19 @@ finds them: `models--owner--name/blobs/` holds each file under its digest, `snap
 """
 
 import contextlib
-import functools
-import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from gpt_core.errors import ModelLoadError
+from gpt_core.errors import DamagedError, ModelLoadError
+from gpt_core.manifest import kept_digest
 from gpt_core.storage import hub_folder
+
+#: Ends the name of a blob that has not come whole.
+INCOMPLETE = ".incomplete"
+#: Ends the name of a blob that is not what its name said.
+DAMAGED = ".damaged"
 
 
 def repository_folder(name: str) -> Path:
@@ -20,40 +25,36 @@ def repository_folder(name: str) -> Path:
     return hub_folder() / f"models--{name.replace('/', '--')}"
 
 
+def name_of(repository: Path) -> str:
+    """`owner/name` of a repository's folder."""
+    return repository.name.removeprefix("models--").replace("--", "/")
+
+
 def verify_snapshot(folder: Path) -> None:
-    """ModelLoadError where a file in the hub's cache is not what its blob's name says (its sha256 or git's sha1).
+    """DamagedError where a file in the hub's cache is not what its blob's name says (its sha256 or git's sha1).
 
-    A file that is no link into `blobs` (some systems have none) carries no name to compare with.
+    Such a blob is set aside: the model is then no longer listed, and a download fetches that file anew. A file that is
+    no link into `blobs` (some systems have none) carries no name to compare with. ModelLoadError where a file cannot
+    be read.
     """
-    for file in sorted(folder.iterdir()):
-        blob = file.resolve()
-        if blob.parent.name != "blobs" or not blob.is_file():
-            continue
-        stat = blob.stat()
-        if _kept_digest(str(blob), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != blob.name:
-            raise ModelLoadError(
-                f"{file.name} of {folder.parents[1].name.removeprefix('models--').replace('--', '/')} is not what the "
-                "hub published: its bytes have changed on this disk. Delete the model on the Models page and fetch "
-                "it again."
+    name = name_of(folder.parents[1])
+    try:
+        for file in sorted(folder.iterdir()):
+            blob = file.resolve()
+            if blob.parent.name != "blobs" or not blob.is_file():
+                continue
+            if kept_digest(blob, sha256=len(blob.name) == 64) == blob.name:
+                continue
+            with contextlib.suppress(OSError):  # a cache that is not ours to change
+                blob.replace(blob.with_name(blob.name + DAMAGED))
+            raise DamagedError(
+                f"{file.name} of {name} is not what the hub published: its bytes have changed on this disk. "
+                "Fetch the model again on the Models page, or delete there what is left of it."
             )
-
-
-def git_digest(content: bytes) -> str:
-    """git's name of these bytes as a blob (git-scm.com/book/en/v2/Git-Internals-Git-Objects)."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def file_digest(file: Path, *, sha256: bool) -> str:
-    """The sha256 of a file, or git's name of it as a blob."""
-    with file.open("rb") as stream:
-        if sha256:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    return git_digest(file.read_bytes())
-
-
-@functools.lru_cache(maxsize=256)
-def _kept_digest(file: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    return file_digest(Path(file), sha256=len(Path(file).name) == 64)
+    except OSError as error:
+        raise ModelLoadError(
+            f"The files of {name} cannot be read ({error.strerror or error}). Check who owns {hub_folder()}."
+        ) from error
 
 
 def is_here(path: Path, size: int) -> bool:
@@ -71,7 +72,25 @@ def size_of(path: Path) -> int:
 
 def partial_of(repository: Path, digest: str) -> Path:
     """Where what has come of a file waits for the rest."""
-    return repository / "blobs" / f"{digest}.incomplete"
+    return repository / "blobs" / f"{digest}{INCOMPLETE}"
+
+
+def damaged_of(repository: Path, digest: str) -> Path:
+    """Where a file that is not what its name said was set aside."""
+    return repository / "blobs" / f"{digest}{DAMAGED}"
+
+
+def is_linked(blob: Path, snapshots: Iterable[Path]) -> bool:
+    """Whether one of the snapshots leads to `blob`."""
+    target = blob.resolve()
+    return any(file.resolve() == target for snapshot in snapshots for file in snapshot.iterdir())
+
+
+def remove_empty(repository: Path) -> None:
+    """Remove the folders of a repository that hold nothing."""
+    for folder in (*repository.glob("snapshots/*"), *repository.glob("*"), repository):
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def remove(path: Path) -> None:

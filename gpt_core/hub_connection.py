@@ -110,10 +110,7 @@ def _sentence(error: BaseException, name: str) -> BaseException:
             f"HF_HUB_OFFLINE is set, so nothing is fetched from the hub. Start without it to fetch {name}. {kept}"
         )
     if isinstance(error, GatedRepoError):
-        return DownloadError(
-            f"{name} is gated: its owners ask you to accept their terms on its page first. Do so, then give a token of "
-            "your account: run `hf auth login`, or set HF_TOKEN before the start."
-        )
+        return gated_sentence(name)
     if isinstance(error, RevisionNotFoundError):
         return InputError(f"{name} has no such revision any more. Fetch its newest one by its name alone.")
     if isinstance(error, RepositoryNotFoundError):
@@ -159,6 +156,14 @@ def _sentence(error: BaseException, name: str) -> BaseException:
     if isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):
         return not_the_hub(name)
     return error
+
+
+def gated_sentence(name: str) -> DownloadError:
+    """What to say of a model whose owners want to know who takes it."""
+    return DownloadError(
+        f"{name} is gated: its owners ask you to accept their terms on its page first. Do so, then give a token of "
+        "your account: run `hf auth login`, or set HF_TOKEN before the start."
+    )
 
 
 def not_the_hub(name: str) -> DownloadError:

@@ -11,14 +11,28 @@ from gpt_core.catalog import is_whole_model
 from gpt_core.control import Control
 from gpt_core.errors import AbandonedError, CancelledError, DeadlineError, DownloadError
 from gpt_core.hub import HubFile, HubModel
-from gpt_core.hub_cache import file_digest, is_here, link, partial_of, remove, repository_folder, size_of
+from gpt_core.hub_cache import (
+    damaged_of,
+    is_here,
+    is_linked,
+    link,
+    partial_of,
+    remove,
+    remove_empty,
+    repository_folder,
+    size_of,
+)
 from gpt_core.hub_connection import BrokenError, not_the_hub, open_file, run_beside
+from gpt_core.manifest import file_digest
 from gpt_core.storage import check_room, hub_folder
 
 #: Seconds that a download may take in all.
 DOWNLOAD_SECONDS = 6 * 3600.0
 #: Seconds that another program may take with the same file before we say so.
 LOCK_SECONDS = 30.0
+#: Names of the models that are on their way in this process.
+_running: set[str] = set()
+
 #: How often in a row a connection may break without a new byte.
 STALLS = 4
 
@@ -26,10 +40,24 @@ STALLS = 4
 def download(model: HubModel, *, control: Control) -> Path:
     """Fetch what is missing of `model` into the hub's cache; the folder that then holds all of it.
 
-    What was fetched of a file is kept where the connection broke or nobody waits any more, and the next download
-    goes on from there; it is removed where the reader stopped, where the disk is full, and where a hash is wrong.
+    What came is kept where the connection broke or nobody waits any more, and the next download goes on from there.
+    Where the reader stopped, all that this download brought is removed, and what earlier ones had begun; a file is
+    removed where the disk is full, and where its hash is wrong.
     Raises DownloadError with the reason, and what `control` raises.
     """
+    _running.add(model.model_id.name)  # one at a time: the engine's lane for downloads has one thread
+    try:
+        return _download(model, control)
+    finally:
+        _running.discard(model.model_id.name)
+
+
+def is_running(name: str) -> bool:
+    """Whether that model of the hub is on its way in this process."""
+    return name in _running
+
+
+def _download(model: HubModel, control: Control) -> Path:
     name, commit = model.model_id.name, model.model_id.revision
     repository = repository_folder(name)
     folder = repository / "snapshots" / commit
@@ -40,6 +68,8 @@ def download(model: HubModel, *, control: Control) -> Path:
     end = time.monotonic() + DOWNLOAD_SECONDS
     total = max(1, sum(file.size for file in blobs))
     done = 0
+    written: list[Path] = []
+    linked: list[Path] = []
 
     def report(n_bytes: int) -> None:
         control.check()
@@ -68,12 +98,25 @@ def download(model: HubModel, *, control: Control) -> Path:
                     report,
                     control,
                 )
+                written.append(blob)
                 done += file.size
             link(blob, folder / file.name)
+            linked.append(folder / file.name)
+            remove(damaged_of(repository, file.digest))
         reference = repository / "refs" / "main"
         if model.newest or not reference.exists():
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(commit, "ascii")
+    except AbandonedError:
+        raise
+    except CancelledError:
+        for path in (*linked, *(partial_of(repository, file.digest) for file in blobs)):
+            remove(path)
+        for blob in written:
+            if not is_linked(blob, repository.glob("snapshots/*")):
+                remove(blob)
+        remove_empty(repository)
+        raise
     except OSError as error:
         for file in blobs:
             remove(partial_of(repository, file.digest))
@@ -131,11 +174,6 @@ def _fetch(
     while size_of(partial) < file.size:
         try:
             run_beside(fetch, control, name, lambda: report(size_of(partial)))
-        except AbandonedError:
-            raise
-        except CancelledError:
-            remove(partial)
-            raise
         except BrokenError as broken:
             stalls = 1 if size_of(partial) > before else stalls + 1
             before = size_of(partial)

@@ -27,12 +27,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from gpt_core import capture
-from gpt_core.acquire import acquire_model, memory_limit
+from gpt_core.acquire import acquire_model, check_causal
 from gpt_core.anatomy import Anatomy, find_anatomy
 from gpt_core.canary import Canary, run_canary
-from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model, is_causal
+from gpt_core.catalog import DEVICE_VARIABLE, ModelId, find_model
 from gpt_core.control import Control
 from gpt_core.errors import GptCoreError, InputError, ModelLoadError, UnsupportedError
+from gpt_core.memory import memory_limit
 from gpt_core.registry import Registry
 from gpt_core.storage import mark_used
 from gpt_core.writers import LayerWriters, find_writers
@@ -176,15 +177,16 @@ def load_model(model_id: str, *, control: Control | None = None) -> LanguageMode
     """The model that `source:name[@revision]` names, loaded once however many ask.
 
     Raises InputError (no such model here), ModelLoadError (it cannot be loaded, with the reason), MemoryLimitError
-    (it is larger than half of this machine's memory), and what `control` raises.
+    (it is larger than half of this machine's memory, or than what is free of it), and what `control` raises.
     """
     entry = find_model(model_id)
-    mark_used(str(entry.model_id))
-    return _models.get_or_make(
+    lm = _models.get_or_make(
         (str(entry.model_id), default_device()),
         lambda: _load_folder(acquire_model(entry, max_bytes=_models.capacity), entry.model_id, control),
         check=None if control is None else control.check,
     )
+    mark_used(str(entry.model_id))
+    return lm
 
 
 def release_model(model_id: str) -> None:
@@ -283,11 +285,7 @@ def _check_causal(config: object, model_id: ModelId) -> None:
         raise ModelLoadError(
             f"{model_id} is a {kind} model, not a causal language model. Choose one that continues text."
         )
-    if not is_causal({"architectures": getattr(config, "architectures", None)}):
-        raise ModelLoadError(
-            f"{model_id} was saved as {config.architectures[0]}, not as a causal language model. "  # type: ignore[attr-defined]
-            "Choose one that continues text."
-        )
+    check_causal({"architectures": getattr(config, "architectures", None)}, str(model_id))
 
 
 def _first_line(error: Exception, folder: Path) -> str:

@@ -4,11 +4,11 @@ Models of the hub stay in its own cache (huggingface.co/docs/huggingface_hub/gui
 program finds them; what else is downloaded stays in this project's folder of the user's cache.
 """
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import platformdirs
 from huggingface_hub import constants as hub_constants
@@ -40,6 +40,11 @@ def wheels_folder() -> Path:
 def hub_folder() -> Path:
     """The hub's cache, as HF_HOME, HF_HUB_CACHE or XDG_CACHE_HOME name it."""
     return Path(hub_constants.HF_HUB_CACHE)
+
+
+def is_offline() -> bool:
+    """Whether nothing may be fetched from the hub: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE, as the hub reads them."""
+    return bool(hub_constants.HF_HUB_OFFLINE)
 
 
 def free_bytes(folder: Path) -> int:
@@ -126,4 +131,5 @@ def _delete_folder(folder: Path) -> int:
 
 
 def _note(model_id: str) -> Path:
-    return cache_folder() / "used" / quote(model_id, safe="")[:200]
+    # Its digest: a path may be longer than a file's name can be.
+    return cache_folder() / "used" / hashlib.sha256(os.fsencode(model_id)).hexdigest()

@@ -6,7 +6,7 @@ The model stack is imported when a task runs, in one thread at a time: importing
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gpt_core.decoding import BeamSettings, GenerationSettings
@@ -279,8 +279,8 @@ class LookUpTask:
 
     def _ask(self, control: Control) -> HubModel:
         import_stack()
-        from gpt_core.acquire import memory_limit
         from gpt_core.hub import look_up
+        from gpt_core.memory import memory_limit
 
         return look_up(self.name, revision=self.revision, max_bytes=memory_limit(), control=control)
 
@@ -290,7 +290,9 @@ class HubDownloadTask(LookUpTask):
     """Fetch a model from the hub. Result: its full id. One download of a model, whatever size was named."""
 
     size: int
-    """Bytes that the reader was told; a model that is more than a tenth larger is not fetched."""
+    """Bytes that the reader was told; a model that is larger is not fetched."""
+    newest: bool = False
+    """Whether `revision` was the newest commit when the reader looked it up."""
 
     lane: ClassVar[str] = "download"
     deadline: ClassVar[float] = 7 * 3600.0
@@ -299,12 +301,15 @@ class HubDownloadTask(LookUpTask):
         """One step: ask, then fetch what is missing."""
         yield from ()
         model = self._ask(control)
+        from gpt_core.acquire import check_available
         from gpt_core.errors import DownloadError
         from gpt_core.hub_download import download
 
-        if model.size > 1.1 * self.size:
+        check_available(model.n_parameters, self.name)
+        model = replace(model, newest=model.newest or self.newest)
+        if model.size > self.size:
             raise DownloadError(
-                f"{self.name} has {model.size / 1e6:,.0f} MB now, more than the {self.size / 1e6:,.0f} MB that were "
+                f"{self.name} has {model.size / 1e6:,.1f} MB now, more than the {self.size / 1e6:,.0f} MB that were "
                 "named. Look it up on the Models page and decide there."
             )
         download(model, control=control)

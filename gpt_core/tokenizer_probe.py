@@ -6,6 +6,7 @@ Service"), in native code that no thread can stop.
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpt_core.errors import ModelLoadError
@@ -13,7 +14,18 @@ from gpt_core.errors import ModelLoadError
 #: Seconds and bytes that reading the tokenizer and cutting a few short texts may take.
 SECONDS = 10.0
 _MEMORY = 4 * 2**30
-_MAX_BYTES = 100_000_000
+#: Bytes of each file that a tokenizer is read from: those that list a vocabulary, and those that only add to it, in
+#: which a million tokens would hold up the reading for minutes.
+_MAX_BYTES = {
+    "tokenizer.json": 100_000_000,
+    "vocab.json": 50_000_000,
+    "merges.txt": 50_000_000,
+    "tokenizer.model": 50_000_000,
+    "tokenizer_config.json": 5_000_000,
+    "added_tokens.json": 5_000_000,
+    "special_tokens_map.json": 5_000_000,
+    "chat_template.jinja": 5_000_000,
+}
 
 _PROGRAM = f"""
 import sys
@@ -30,16 +42,25 @@ tokenizer.encode("The quick brown fox, in 1969, didn't jump: it's \\u4e2d\\u6587
 """
 
 
+def check_tokenizer_files(sizes: Mapping[str, int], name: str) -> None:
+    """ModelLoadError where a file of the tokenizer of the model `name` is larger than any real one; bytes by file."""
+    for file, most in _MAX_BYTES.items():
+        if sizes.get(file, 0) > most:
+            raise ModelLoadError(
+                f"{file} of {name} must be at most {most / 1e6:,.0f} MB. Given: {sizes[file] / 1e6:,.0f} MB. "
+                "Choose another model."
+            )
+
+
 def probe_tokenizer(folder: Path) -> None:
-    """ModelLoadError where reading or using the folder's tokenizer.json takes too long, or cannot be done."""
+    """ModelLoadError where a file of the tokenizer is too large, or where reading or using the folder's
+    tokenizer.json takes too long or cannot be done."""
+    check_tokenizer_files(
+        {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}, folder.name
+    )
     file = folder / "tokenizer.json"
     if not file.is_file():
         return
-    if file.stat().st_size > _MAX_BYTES:
-        raise ModelLoadError(
-            f"tokenizer.json of {folder.name} must be at most {_MAX_BYTES / 1e6:,.0f} MB. "
-            f"Given: {file.stat().st_size / 1e6:,.0f} MB. Choose another model."
-        )
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _PROGRAM, str(file)],

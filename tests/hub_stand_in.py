@@ -46,6 +46,8 @@ class Repository:
     """Nothing of the weights comes after the first thousand bytes."""
     parameters: int = 0
     """As the hub counts them; 0 where it does not say."""
+    gated: bool = False
+    """Everybody may see it, and nobody may have its files; the answer that refuses one does not say why."""
     endless: bool = False
     """Every answer leads elsewhere."""
 
@@ -61,6 +63,8 @@ class HubStandIn:
 
     url: str
     repositories: dict[str, Repository] = field(default_factory=dict)
+    datasets: set[str] = field(default_factory=set)
+    """Names of its datasets."""
     requests: list[str] = field(default_factory=list)
     """Paths that were asked for, weights with their range."""
 
@@ -88,6 +92,7 @@ def _describe(name: str, repository: Repository) -> dict[str, Any]:
             entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
         siblings.append(entry)
     told = {"id": repository.name or name, "sha": repository.commit, "siblings": siblings, "tags": []}
+    told["gated"] = "manual" if repository.gated else False
     told["cardData"] = {"license": repository.licence}
     if repository.parameters:
         told["safetensors"] = {"parameters": {"F32": repository.parameters}, "total": repository.parameters}
@@ -109,7 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
         rest = path.removeprefix("/api/models/") if is_api else path.removeprefix("/")
         name, _, tail = rest.partition("/revision/" if is_api else "/resolve/")
         repository = self.hub.repositories.get(name)
-        if repository is None:
+        if path.removeprefix("/api/datasets/") in self.hub.datasets:
+            told = {"id": path.removeprefix("/api/datasets/"), "sha": COMMIT, "siblings": [], "tags": []}
+            self.answer(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+        elif repository is None:
             # What the hub says of a repository that it does not have, or does not show.
             self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound"} if is_api else {})
         elif repository.endless:
@@ -132,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         is_weight = file.endswith(".safetensors")
         if content is None:
             self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        elif repository.gated:
+            self.answer(403, b"", {})
         elif repository.portal == "files":
             self.answer(200, PORTAL, {"Content-Type": "text/html"})
         elif is_weight and repository.file_status != 200:

@@ -8,7 +8,8 @@ from dashboard.components import job
 from dashboard.components.message import show_error
 from dashboard.components.size import size_text
 from gpt_core.catalog import ModelId, find_model
-from gpt_core.errors import InputError
+from gpt_core.engine import JobStatus
+from gpt_core.errors import AbandonedError, InputError
 from gpt_core.storage import free_bytes, hub_folder
 from gpt_core.tasks import HubDownloadTask, WheelDownloadTask
 from gpt_core.wheel import SMOLLM2
@@ -26,12 +27,19 @@ GPT2_FAMILY = {
 
 
 def offer_hub(
-    name: str, size: int, *, key: str, revision: str = "", label: str = "", primary: bool = False
+    name: str,
+    size: int,
+    *,
+    key: str,
+    revision: str = "",
+    newest: bool = False,
+    label: str = "",
+    primary: bool = False,
 ) -> None:
-    """A button that fetches a model of the hub, with its size."""
+    """A button that fetches a model of the hub, with its size; `newest` says that `revision` was the newest one."""
     _offer(
         label or f"{name.rpartition('/')[2]} · {size_text(size)} from the hub",
-        HubDownloadTask(name=name, size=size, revision=revision),
+        HubDownloadTask(name=name, size=size, revision=revision, newest=newest),
         key=key,
         primary=primary,
         explanation=f"Fetches {name} into {hub_folder()}, where {size_text(free_bytes(hub_folder()))} are free.",
@@ -63,14 +71,11 @@ def draw(switch_key: str) -> None:
         elif status.state == "done":
             _ready(status.result, switch_key)
         elif status.state == "cancelled":
-            st.caption("The download was stopped; nothing half-made was kept.")
-            st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
+            _ended(status)
         else:
             assert status.error is not None
             show_error(status.error)
-            with st.container(horizontal=True):
-                st.button("Try again", key="download_again", on_click=_again)
-                st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
+            _offer_again("Try again")
 
 
 def running() -> bool:
@@ -118,6 +123,26 @@ def _watch() -> None:
     st.button(
         "Stop the download", key="download_stop", on_click=job.stop, args=(_SLOT,), icon=":material/stop:"
     )
+
+
+def _ended(status: JobStatus) -> None:
+    if job.left(_SLOT):
+        st.caption("The download goes on for another reader, who waits for it too.")
+    elif isinstance(status.error, AbandonedError):
+        st.caption("The download ended while nobody waited for it; what came is kept.")
+        _offer_again("Go on")
+        return
+    else:
+        st.caption("The download was stopped; nothing half-made was kept.")
+    st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
+
+
+def _offer_again(label: str) -> None:
+    task: HubDownloadTask | WheelDownloadTask = job.task_in(_SLOT)
+    size = task.size if isinstance(task, HubDownloadTask) else SMOLLM2.size
+    with st.container(horizontal=True):
+        st.button(f"{label} · {size_text(size)}", key="download_again", on_click=_again)
+        st.button("Close", key="download_close", on_click=job.forget, args=(_SLOT,))
 
 
 def _ready(model: str, switch_key: str) -> None:

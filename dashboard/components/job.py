@@ -5,7 +5,7 @@ drawn again when there is something new.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import streamlit as st
 
 from dashboard.components.message import show_error
 from gpt_core.engine import JobStatus, Task, shared_engine
+from gpt_core.errors import CancelledError
 
 #: Seconds that a page waits before it shows progress instead.
 PATIENCE = 0.8
@@ -26,6 +27,8 @@ class _Slot:
     job_id: str
     session: str
     status: JobStatus | None = None
+    left: bool = False
+    """Whether this reader stopped it while others go on waiting for it."""
 
 
 def session_id() -> str:
@@ -66,8 +69,22 @@ def forget(slot: str) -> None:
 def stop(slot: str) -> None:
     """Stop what runs in `slot`; what it has yielded stays."""
     held: _Slot | None = st.session_state.get(f"_job_{slot}")
-    if held is not None:
-        shared_engine().cancel(held.job_id, session=held.session)
+    if held is None or held.status is not None:
+        return
+    if not shared_engine().cancel(held.job_id, session=held.session):
+        # For this reader it has ended here, whatever others still get of it.
+        status = shared_engine().poll(held.job_id)
+        assert status is not None
+        held.left = not status.finished
+        held.status = (
+            replace(status, state="cancelled", error=CancelledError("Stopped.")) if held.left else status
+        )
+
+
+def left(slot: str) -> bool:
+    """Whether this reader stopped what `slot` holds while it goes on for others."""
+    held: _Slot | None = st.session_state.get(f"_job_{slot}")
+    return held is not None and held.left
 
 
 def look(slot: str, *, since: int = 0) -> JobStatus | None:

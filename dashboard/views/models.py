@@ -14,11 +14,13 @@ from gpt_core.catalog import MODEL_FOLDERS_VARIABLE, list_models
 from gpt_core.errors import GptCoreError
 from gpt_core.hub import HubModel
 from gpt_core.hub_download import find_partial
+from gpt_core.leftovers import delete_leftover, list_leftovers
 from gpt_core.storage import (
     CACHE_VARIABLE,
     delete_model,
     free_bytes,
     hub_folder,
+    is_offline,
     last_used,
     wheels_folder,
 )
@@ -82,6 +84,16 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         else:
             cache.forget_model(chosen)
             st.rerun()
+for left in list_leftovers():
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.text(f"{left.name}: {size_text(left.size)} of an unfinished or damaged download ({left.source}).")
+        if st.button("Delete this", key=f"models_left_{left.source}_{left.name}", icon=":material/delete:"):
+            try:
+                st.session_state["_models_freed"] = (f"What was left of {left.name}", delete_leftover(left))
+            except GptCoreError as error:
+                show_error(error)
+            else:
+                st.rerun()
 if "_models_freed" in st.session_state:
     title, freed = st.session_state.pop("_models_freed")
     st.text(f"{title} was deleted: {size_text(freed)} are free again.")
@@ -92,7 +104,7 @@ hub, pypi, folder = st.tabs(
 )
 if hub.open:
     with hub:
-        if os.environ.get("HF_HUB_OFFLINE", "") not in {"", "0"}:
+        if is_offline():
             show_problem(
                 "HF_HUB_OFFLINE is set: nothing is fetched from the hub. Start without it to fetch a model; those "
                 "that are in its cache are listed above."
@@ -132,7 +144,8 @@ if hub.open:
             download.offer_hub(
                 found.model_id.name,
                 found.size,
-                revision=task.revision,
+                revision=found.model_id.revision,
+                newest=found.newest,
                 key="models_get_found",
                 primary=True,
                 label=f"Download {size_text(found.size)}",

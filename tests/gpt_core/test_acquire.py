@@ -217,6 +217,42 @@ def test_an_index_that_cannot_be_read(folder: Path, content: str) -> None:
     assert refusal(folder).startswith("model.safetensors.index.json of model ")
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"n_layer": 4}, "`n_layer`"),
+        ({"num_hidden_layers": "2"}, "`num_hidden_layers`"),
+        ({"n_head": 5, "n_embd": 12}, "`n_head` of its config.json must divide `n_embd`. Given: 5 and 12"),
+        (
+            {"num_attention_heads": 5, "hidden_size": 12},
+            "`num_attention_heads` of its config.json must divide `hidden_size`. Given: 5 and 12",
+        ),
+        ({"n_head": 0, "n_embd": 12}, "`n_head` of its config.json must be a whole number of at least 1"),
+        ({"n_head": "4", "n_embd": 12}, "`n_head` of its config.json must be a whole number of at least 1"),
+        ({"vocab_size": 9}, "`vocab_size` of its config.json is 9, but its token embedding has 6 rows"),
+        ({"vocab_size": "6"}, "`vocab_size` of its config.json is 6, but"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_named(folder: Path, config: dict[str, Any], said: str) -> None:
+    save_file({"wte.weight": torch.zeros(6, 12), "b": torch.zeros(4)}, folder / "model.safetensors")
+    put_config(folder, config)
+    assert said in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"n_head": 4, "n_embd": 12, "vocab_size": 6},
+        {"num_attention_heads": 5, "hidden_size": 12, "head_dim": 8},
+        {"num_attention_heads": None, "hidden_size": 12},
+    ],
+)
+def test_sizes_that_agree(folder: Path, config: dict[str, Any]) -> None:
+    save_file({"wte.weight": torch.zeros(6, 12), "b": torch.zeros(4)}, folder / "model.safetensors")
+    put_config(folder, config)
+    assert acquired(folder) == folder
+
+
 # Headers
 
 
@@ -269,6 +305,40 @@ def test_a_header_longer_than_the_format_allows_is_not_read(folder: Path) -> Non
 def test_a_header_that_makes_no_sense(folder: Path, header: Any) -> None:
     put_header(folder, header)
     assert refusal(folder, max_bytes=1000) == DAMAGED
+
+
+@pytest.mark.parametrize(
+    ("offsets", "n_bytes"),
+    [
+        ([[0, 4], [0, 4]], 4),
+        ([[0, 4], [2, 6]], 6),
+        ([[0, 4], [8, 12]], 12),
+        ([[0, 4], [4, 8]], 7),
+        ([[0, 4], [4, 8]], 9),
+        ([[0, 4], [4, 12]], 12),
+        ([[0, 4], [4, 4]], 4),
+        ([[4, 8], [8, 12]], 12),
+        ([[0, 4], [4, 2]], 4),
+        ([[0, 4], [4]], 8),
+        ([[0, 4], [4, 8.0]], 8),
+        ([[0, 4], None], 8),
+    ],
+    ids=str,
+)
+def test_weights_that_overlap_or_do_not_fill_the_file(folder: Path, offsets: list[Any], n_bytes: int) -> None:
+    header = {
+        str(i): {"dtype": "F32", "shape": [1], "data_offsets": place} for i, place in enumerate(offsets)
+    }
+    put_config(folder, {})
+    put_header(folder, header, b"\0" * n_bytes)
+    assert refusal(folder) == DAMAGED
+
+
+@pytest.mark.parametrize("change", [-1, 1, 1000])
+def test_a_file_that_was_cut_or_grew(folder: Path, change: int) -> None:
+    file = folder / "model.safetensors"
+    os.truncate(file, file.stat().st_size + change)
+    assert refusal(folder) == DAMAGED
 
 
 @settings(derandomize=True, deadline=None)
@@ -326,12 +396,33 @@ def test_the_memory_is_that_of_float32(folder: Path) -> None:
 
 
 def test_a_model_too_large_is_refused_with_both_numbers(folder: Path) -> None:
-    put_header(folder, {name: tensor([2**20, 2**10]) for name in "abc"})
+    each = 2**32
+    put_header(
+        folder,
+        {
+            name: {"dtype": "F32", "shape": [2**20, 2**10], "data_offsets": [i * each, (i + 1) * each]}
+            for i, name in enumerate("abc")
+        },
+        b"",
+    )
+    os.truncate(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size + 3 * each)
     assert acquired(folder) == folder
     with pytest.raises(
         MemoryLimitError, match=r"at most 1\.5 GiB of memory here\. model needs 12\.0 GiB as float32"
     ):
         acquired(folder, max_bytes=3 * 2**29)
+
+
+def test_a_model_larger_than_what_is_free_is_refused_with_both_numbers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquire, "available_memory", lambda: 40)
+    save_file({"a": torch.zeros(11)}, folder / "model.safetensors")
+    put_config(folder, {})
+    with pytest.raises(MemoryLimitError, match=r"model needs .* GiB are free now"):
+        acquired(folder, max_bytes=1000)
+    monkeypatch.setattr(acquire, "available_memory", lambda: None)
+    assert acquired(folder, max_bytes=1000) == folder
 
 
 # What is no plain file of the folder
@@ -344,6 +435,26 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
     assert refusal(folder) == (
         "model.safetensors of model is a link that leads out of the folder. Put the file itself there."
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"]
+)
+def test_a_configuration_or_tokenizer_out_of_the_folder_is_refused(folder: Path, name: str) -> None:
+    outside = folder.parent / "elsewhere"
+    outside.write_text('{"model_type": "gpt2", "n_layer": 2}')
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(outside)
+    assert (
+        refusal(folder)
+        == f"{name} of model is a link that leads out of the folder. Put the file itself there."
+    )
+
+
+def test_a_link_to_another_file_of_the_folder_is_none_of_ours(folder: Path) -> None:
+    (folder / "vocab.json").write_text("{}")
+    (folder / "added_tokens.json").symlink_to("vocab.json")
+    assert acquired(folder) == folder
 
 
 def test_a_link_into_the_hubs_store_is_the_hubs_way(folder: Path) -> None:

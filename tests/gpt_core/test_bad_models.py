@@ -84,9 +84,9 @@ def many_tokens(content: dict[str, Any]) -> None:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "heads that do not divide": (config(n_head=5), "cannot be loaded"),
-    "ten to the sixth layers": (config(n_layer=1_000_000), "claims 1000000 layers"),
-    "fewer rows than tokens": (config(vocab_size=50000), "cannot be loaded"),
+    "heads that do not divide": (config(n_head=5), "cannot be loaded: `n_head`"),
+    "ten to the sixth layers": (config(n_layer=1_000_000), "claims 1000000 layers (`n_layer`)"),
+    "fewer rows than tokens": (config(vocab_size=50000), "cannot be loaded: `vocab_size`"),
     "code of its own": (config(auto_map={"AutoModel": "evil.Model"}), "which is never run"),
     "an encoder": (config(architectures=["GPT2ForSequenceClassification"]), "not as a causal language model"),
     "no weights but a pickle": (
@@ -105,6 +105,19 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "infinite weights": (weights(lambda t: t["transformer.ln_f.weight"].fill_(float("inf"))), "finite"),
     "a pattern that runs for ever": (tokenizer(split_by("(a+)+$")), "cannot be read"),
     "a million tokens more": (tokenizer(many_tokens), "at most 100 MB"),
+    "a million tokens beside": (
+        put("added_tokens.json", json.dumps({f"<x{i}>": 50257 + i for i in range(1_000_000)}).encode()),
+        "added_tokens.json of model must be at most 5 MB",
+    ),
+    "a million tokens in its settings": (
+        put(
+            "tokenizer_config.json",
+            json.dumps(
+                {"added_tokens_decoder": {i: {"content": f"<x{i}>"} for i in range(1_000_000)}}
+            ).encode(),
+        ),
+        "tokenizer_config.json of model must be at most 5 MB",
+    ),
     "ids above the rows": (
         tokenizer(lambda c: c["model"]["vocab"].update({"zzzzzz": 60_000})),
         "do not belong together",

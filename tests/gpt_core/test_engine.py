@@ -18,7 +18,7 @@ import pytest
 
 from gpt_core import engine as engine_module
 from gpt_core.engine import KEEP_SECONDS, Control, Engine, JobStatus, Move, shared_engine
-from gpt_core.errors import CancelledError, DeadlineError, GptCoreError, InputError
+from gpt_core.errors import AbandonedError, CancelledError, DeadlineError, GptCoreError, InputError
 
 #: Seconds after which something that must happen counts as not happening.
 PATIENCE = 20.0
@@ -683,6 +683,61 @@ def test_close_stops_what_runs_and_waits_and_ends_the_threads() -> None:
     with pytest.raises(GptCoreError, match="no more work"):
         engine.submit(answer(1), session="a")
     engine.close(PATIENCE)
+
+
+def test_what_runs_at_the_end_of_the_program_is_abandoned_not_stopped_by_its_reader() -> None:
+    """A download keeps what came: nobody said that he does not want it."""
+    engine = Engine()
+    gate = Gate()
+    job_id = engine.submit(held(gate, lane="download"), session="a")
+    assert gate.reached.wait(PATIENCE)
+    engine.close(PATIENCE)
+    assert isinstance(end_of(engine, job_id).error, AbandonedError)
+
+
+def test_a_stop_before_the_end_of_the_program_stays_a_stop() -> None:
+    engine = Engine()
+    gate = Gate()
+    job_id = engine.submit(held(gate, listens=False), session="a")
+    assert gate.reached.wait(PATIENCE)
+    engine.cancel(job_id, session="a")
+    engine.close(0.0)
+    gate.opened.set()
+    engine.close(PATIENCE)
+    assert not isinstance(end_of(engine, job_id).error, AbandonedError)
+
+
+def test_whoever_stops_is_told_whether_it_stops(engine: Engine) -> None:
+    gate = Gate()
+    job_id = engine.submit(held(gate), session="a")
+    assert engine.submit(held(gate), session="b") == job_id
+    assert gate.reached.wait(PATIENCE)
+    assert not engine.cancel(job_id, session="a")
+    assert engine.cancel(job_id, session="b")
+    assert end_of(engine, job_id).state == "cancelled"
+    assert engine.cancel(job_id, session="b")
+    assert engine.cancel("job-0", session="b")
+
+
+@pytest.mark.parametrize(
+    ("lane", "said"),
+    [
+        ("compute", "Shorten the text"),
+        ("load", "Choose a smaller model"),
+        ("look_up", "try again"),
+        ("download", "start it again"),
+    ],
+)
+def test_a_deadline_names_what_can_be_done_about_it(
+    engine: Engine, clock: Clock, lane: str, said: str
+) -> None:
+    gate = Gate()
+    job_id = engine.submit(held(gate, lane=lane), session="a")
+    assert gate.reached.wait(PATIENCE)
+    clock.now += 601
+    error = str(end_of(engine, job_id).error)
+    assert said in error
+    assert ("text" in error) == (lane == "compute")
 
 
 def test_a_job_that_moves_while_the_engine_closes_is_stopped() -> None:

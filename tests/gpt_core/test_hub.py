@@ -13,8 +13,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from gpt_core import acquire, hub_cache, hub_connection, hub_download
 from gpt_core import hub as hub_module
-from gpt_core import hub_connection, hub_download
 from gpt_core.catalog import ModelId, default_model_id, find_model, list_models, load_name
 from gpt_core.errors import (
     AbandonedError,
@@ -28,6 +28,7 @@ from gpt_core.errors import (
 )
 from gpt_core.hub import look_up
 from gpt_core.hub_download import download, find_partial
+from gpt_core.leftovers import delete_leftover, list_leftovers
 from gpt_core.model import load_model, release_model
 from gpt_core.storage import delete_model, hub_folder
 from gpt_core.tasks import HubDownloadTask
@@ -247,6 +248,125 @@ def test_a_download_has_a_deadline(hub: HubStandIn, monkeypatch: pytest.MonkeyPa
         fetched()
 
 
+@pytest.fixture
+def sharded(hub: HubStandIn, network: Any, gpt2_tokenizer: Any, tmp_path: Path) -> Callable[[], list[Path]]:
+    """The model in several files, slow; call for the shards that have come whole."""
+    network.save_pretrained(tmp_path, max_shard_size="2MB")
+    gpt2_tokenizer.save_pretrained(tmp_path)
+    hub.repositories[NAME] = Repository(read_model(tmp_path))
+    assert sum(name.startswith("model-") for name in hub.repositories[NAME].files) > 1
+    hub.repositories[NAME].bytes_per_second = 3_000_000
+    return lambda: list(hub_folder().glob("models--*/snapshots/*/model-*.safetensors"))
+
+
+def left_over() -> list[str]:
+    """Every file of the cache but empty locks."""
+    return sorted(
+        str(file.relative_to(hub_folder()))
+        for file in hub_folder().rglob("*")
+        if file.is_file() and file.stat().st_size
+    )
+
+
+def test_a_stop_removes_the_shards_that_came_before_it(sharded: Callable[[], list[Path]]) -> None:
+    with pytest.raises(CancelledError):
+        fetched(control=Control(lambda: bool(sharded())))
+    assert left_over() == []
+    assert list(hub_folder().glob("models--*")) == []
+
+
+def test_a_stop_removes_what_an_earlier_download_had_begun(hub: HubStandIn) -> None:
+    hub.repositories[NAME].stalls = True
+    with pytest.raises(DownloadError):
+        fetched()
+    assert partials()
+    with pytest.raises(CancelledError):
+        fetched(control=Control(lambda: True))
+    assert partials() == []
+
+
+def test_a_stop_leaves_what_other_programs_brought(
+    hub: HubStandIn, sharded: Callable[[], list[Path]], files: dict[str, bytes]
+) -> None:
+    """Another commit whose files are partly the same, and a tokenizer that somebody fetched alone."""
+    whole = hub.repositories[NAME]
+    hub.repositories[NAME] = Repository(dict(files), commit="1" * 40)
+    other = fetched()
+    before = left_over()
+    assert before
+    hub.repositories[NAME] = whole
+    with pytest.raises(CancelledError):
+        fetched(control=Control(lambda: bool(sharded())))
+    assert left_over() == before
+    assert list_hub() == [f"hub:{NAME}@{'1' * 40}"]
+    assert other.is_dir()
+
+
+def test_the_end_of_the_program_keeps_what_came(sharded: Callable[[], list[Path]]) -> None:
+    """Ctrl-C closes the engine: the next start goes on from there."""
+    from gpt_core.engine import Engine
+
+    engine = Engine()
+    job_id = engine.submit(HubDownloadTask(name=NAME, size=2**30), session="a")
+    end = time.monotonic() + 30
+    while not sharded():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    engine.close(20)
+    status = engine.poll(job_id)
+    assert status is not None
+    assert status.state == "cancelled"
+    assert sharded()
+    assert partials()
+
+
+def test_what_nobody_went_on_with_is_listed_and_deleted(
+    sharded: Callable[[], list[Path]], hub: HubStandIn
+) -> None:
+    assert list_leftovers() == ()
+    with pytest.raises(AbandonedError):
+        fetched(control=Control(lambda: len(sharded()) == 1 and bool(partials()), AbandonedError))
+    (left,) = list_leftovers()
+    assert (left.name, left.source) == (NAME, "hub")
+    assert left.size >= sharded()[0].stat().st_size
+    assert delete_leftover(left) == left.size
+    assert list_leftovers() == ()
+    assert left_over() == []
+    hub.repositories[NAME].bytes_per_second = 0
+    fetched()
+    assert list_leftovers() == ()
+    assert list_hub() == [f"hub:{NAME}@{COMMIT}"]
+
+
+def test_what_is_on_its_way_is_no_leftover(sharded: Callable[[], list[Path]]) -> None:
+    seen: list[Any] = []
+
+    def look() -> bool:
+        seen.append(list_leftovers())
+        return False
+
+    fetched(control=Control(look))
+    assert any(sharded())
+    assert set(seen) == {()}
+
+
+def test_only_the_shards_that_the_index_names_are_fetched(
+    hub: HubStandIn, sharded: Callable[[], list[Path]]
+) -> None:
+    hub.repositories[NAME].files["model-fp16.safetensors"] = b"x" * 1000
+    hub.repositories[NAME].bytes_per_second = 0
+    folder = fetched()
+    assert not (folder / "model-fp16.safetensors").exists()
+    assert [path for path in hub.requests if "fp16" in path] == []
+    assert list_hub() == [f"hub:{NAME}@{COMMIT}"]
+
+
+def test_an_index_that_names_what_is_not_there(hub: HubStandIn, sharded: Callable[[], list[Path]]) -> None:
+    shard = next(name for name in hub.repositories[NAME].files if name.startswith("model-"))
+    del hub.repositories[NAME].files[shard]
+    assert f"lacks the weight file '{shard}'" in refusal(kind=ModelLoadError)
+
+
 # Answers that are no models: rows 35 to 40, 47 and 48 of the bad inputs
 
 
@@ -325,6 +445,7 @@ def test_a_wrong_hash_leaves_no_weights(hub: HubStandIn) -> None:
         ({"model.safetensors": None}, "found: none"),
         ({"model.safetensors": None, "pytorch_model.bin": b"pickle"}, "can run code when it is opened"),
         ({"tokenizer.json": None}, "has no tokenizer files"),
+        ({"added_tokens.json": b" " * 5_000_001}, "added_tokens.json of someone/tiny must be at most 5 MB"),
     ],
 )
 def test_a_repository_that_cannot_serve_is_refused_before_its_weights(
@@ -339,6 +460,23 @@ def test_a_repository_that_cannot_serve_is_refused_before_its_weights(
     assert hub.weights_sent() == []
     assert [request for request in hub.requests if "refs" in request] == []  # nor is a conversion asked for
     assert blobs() == []
+
+
+def test_a_dataset_is_called_one(hub: HubStandIn) -> None:
+    hub.datasets.add("someone/texts")
+    assert "someone/texts is a dataset on the hub, not a model" in refusal("someone/texts", kind=InputError)
+
+
+def test_a_gated_model_that_may_be_looked_at(hub: HubStandIn) -> None:
+    hub.repositories[NAME].gated = True
+    assert "is gated: its owners ask you" in refusal(kind=DownloadError)
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", COMMIT[:12], COMMIT.upper(), "x" * 40])
+def test_a_revision_that_is_no_commit_is_refused_as_the_field_says(hub: HubStandIn, revision: str) -> None:
+    with pytest.raises(InputError, match="A commit has 40 hexadecimal digits"):
+        look_up(NAME, revision=revision, max_bytes=PLENTY, control=Control())
+    assert hub.requests == []
 
 
 def test_an_empty_repository(hub: HubStandIn) -> None:
@@ -453,6 +591,82 @@ def test_a_byte_that_changed_on_the_disk_is_noticed(hub: HubStandIn) -> None:
         load_model(f"hub:{NAME}@{COMMIT}")
 
 
+def test_a_damaged_file_is_set_aside_and_fetched_anew(hub: HubStandIn, files: dict[str, bytes]) -> None:
+    """Row 41."""
+    hub.repositories["openai-community/gpt2"] = Repository(dict(files))
+    model = f"hub:openai-community/gpt2@{COMMIT}"
+    folder = fetched("openai-community/gpt2")
+    assert default_model_id() == model
+    blob = (folder / "model.safetensors").resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(ModelLoadError, match="Fetch the model again on the Models page, or delete there"):
+        load_model(model)
+    assert list_hub() == []
+    assert default_model_id().startswith("bundled:")
+    assert [left.size >= len(content) for left in list_leftovers()] == [True]
+    fetched("openai-community/gpt2")
+    assert list_leftovers() == ()
+    assert load_model(model).geometry.n_layers == 3
+    assert default_model_id() == model
+
+
+def test_a_damaged_file_can_be_deleted_instead(hub: HubStandIn) -> None:
+    blob = (fetched() / "model.safetensors").resolve()
+    blob.write_bytes(bytes(blob.stat().st_size))
+    with pytest.raises(ModelLoadError):
+        load_model(f"hub:{NAME}@{COMMIT}")
+    (left,) = list_leftovers()
+    delete_leftover(left)
+    assert list_leftovers() == ()
+    assert left_over() == []
+
+
+def test_a_cache_that_is_closed_to_us_is_a_sentence(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 46: its files are another user's."""
+    fetched()
+
+    def closed(file: Path, *, sha256: bool) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(hub_cache, "kept_digest", closed)
+    with pytest.raises(
+        ModelLoadError, match=r"someone/tiny cannot be read \(Permission denied\)\. Check who owns"
+    ):
+        load_model(f"hub:{NAME}@{COMMIT}")
+    assert list_hub() == [f"hub:{NAME}@{COMMIT}"]
+
+
+def test_a_model_without_its_tokenizer_is_not_whole(hub: HubStandIn, files: dict[str, bytes]) -> None:
+    """Another program may have fetched the weights alone: the first page would fail on them."""
+    hub.repositories["openai-community/gpt2"] = Repository(dict(files))
+    folder = fetched("openai-community/gpt2")
+    for name in ("tokenizer.json", "vocab.json", "tokenizer.model"):
+        (folder / name).unlink(missing_ok=True)
+    assert list_hub() == []
+    assert default_model_id().startswith("bundled:")
+    hub.requests.clear()
+    fetched("openai-community/gpt2")
+    assert hub.weights_sent() == []
+    assert default_model_id() == f"hub:openai-community/gpt2@{COMMIT}"
+
+
+def test_the_commit_that_was_looked_at_is_fetched_and_is_the_newest(hub: HubStandIn) -> None:
+    """Its reference moves on, so that `from_pretrained` finds by its name what was fetched."""
+    fetched()
+    found = "2" * 40
+    hub.repositories[NAME].commit = found
+    steps = HubDownloadTask(name=NAME, size=2**30, revision=found, newest=True).run(Control())  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):
+        next(steps)
+    assert load_name(f"hub:{NAME}@{found}") == NAME
+    hub.repositories[NAME].commit = "3" * 40
+    steps = HubDownloadTask(name=NAME, size=2**30, revision=found, newest=True).run(Control())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no such revision"):
+        next(steps)
+
+
 def test_a_model_is_deleted_unless_somebody_works_with_it(hub: HubStandIn) -> None:
     from gpt_core.readers import shared_readers
 
@@ -477,6 +691,24 @@ def test_a_model_that_was_not_whole_is_not_listed(hub: HubStandIn) -> None:
 def test_a_model_larger_than_was_named_is_not_fetched(hub: HubStandIn) -> None:
     steps = HubDownloadTask(name=NAME, size=1_000_000).run(Control())  # type: ignore[arg-type]
     with pytest.raises(DownloadError, match="more than the 1 MB that were named"):
+        next(steps)
+    assert hub.weights_sent() == []
+
+
+def test_a_model_a_little_larger_than_was_named_is_not_fetched_either(hub: HubStandIn) -> None:
+    size = look_up(NAME, max_bytes=PLENTY, control=Control()).size
+    steps = HubDownloadTask(name=NAME, size=size - 1).run(Control())  # type: ignore[arg-type]
+    with pytest.raises(DownloadError, match="that were named"):
+        next(steps)
+    assert hub.weights_sent() == []
+
+
+def test_a_model_larger_than_the_free_memory_is_not_fetched(
+    hub: HubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquire, "available_memory", lambda: 1000)
+    steps = HubDownloadTask(name=NAME, size=2**30).run(Control())  # type: ignore[arg-type]
+    with pytest.raises(MemoryLimitError, match="are free now"):
         next(steps)
     assert hub.weights_sent() == []
 

