@@ -4,7 +4,7 @@ usage: python -m training.export [--run build/training/run] [--data build/traini
                                  [--start FOLDER --keep 0.4]
 
 Compact ids become GPT-2's again. An id that no text held has no trained row; it gets one that is improbable after
-every text and near to no trained token (`untrained_rows`).
+every text and near to no trained token (`fill_untrained`).
 
 A run that began from a saved model may be mixed with it: `--keep 0.4` takes four tenths of the starting weights and six
 tenths of the run's. What both know stays, and what the run forgot comes back (Wortsman et al. 2022, arXiv:2109.01903).
@@ -32,7 +32,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 #: How much further from a trained row an untrained one is than its tenth neighbour, as a cosine.
 NEIGHBOUR_MARGIN = 0.06
 #: Length from which an untrained row costs something.
-LONGEST = 4.0
+LONGEST = 0.8
+#: Length of what tells two untrained rows apart.
+NOISE = 0.3
+#: How often the untrained row is found again with what the model makes of it, and on how many rows of such text.
+ROUNDS, N_ODD = 5, 12
 
 
 def find_row(states: torch.Tensor, table: torch.Tensor, steps: int = 500) -> torch.Tensor:
@@ -59,11 +63,44 @@ def find_row(states: torch.Tensor, table: torch.Tensor, steps: int = 500) -> tor
     return row.detach()
 
 
-def untrained_rows(states: torch.Tensor, table: torch.Tensor, count: int) -> torch.Tensor:
-    """`(count, d)`: `find_row`'s row, with a little noise so that no two are equal."""
-    row = find_row(states, table)
-    noise = torch.randn(count, len(row), generator=torch.Generator().manual_seed(0))
-    return row + 0.01 * row.norm() * torch.nn.functional.normalize(noise, dim=1)
+def odd_states(model: GPT2LMHeadModel, unheld: np.ndarray, data: Path) -> torch.Tensor:
+    """`(n, d)`: what the head reads after text of which a tenth, half and all of the ids are ones that no text held."""
+    rng = np.random.default_rng(0)
+    length = model.config.n_positions // 2
+    shares = np.resize([0.1, 0.5, 1.0], N_ODD)
+    stream = np.load(data / f"train_{next(iter(WEIGHTS))}.npy")
+    rows = np.resize(stream.astype(np.int64), (N_ODD, length))
+    chosen = rng.random(rows.shape) < shares[:, None]
+    rows[chosen] = rng.choice(unheld, int(chosen.sum()))
+    with torch.inference_mode():
+        states = model.transformer(input_ids=torch.from_numpy(rows)).last_hidden_state.flatten(0, 1)
+    return states.clone()
+
+
+def quiet_noise(states: torch.Tensor, count: int) -> torch.Tensor:
+    """`(count, d)`: vectors of length NOISE where the states `(n, d)` hardly vary."""
+    _, directions = torch.linalg.eigh(states.T @ states)
+    quiet = directions[:, : len(directions) // 2]
+    noise = torch.randn(count, quiet.shape[1], generator=torch.Generator().manual_seed(0))
+    return NOISE * torch.nn.functional.normalize(noise, dim=1) @ quiet.T
+
+
+def fill_untrained(model: GPT2LMHeadModel, states: torch.Tensor, ids: Ids, data: Path) -> None:
+    """Give the ids of `model` that no text held rows of their own: `find_row`'s, and each a little noise.
+
+    states `(n, d)`: what the head reads after text. The rows are inputs as well: what the head reads after such an id
+    depends on them, and must not make them probable either. So the row is found again, with these states among the
+    others, some times over. The noise lies where the states hardly vary: it tells the ids apart when they are read and
+    moves no prediction.
+    """
+    table = model.transformer.wte.weight.detach()
+    unheld = np.setdiff1d(np.arange(VOCABULARY), ids.gpt2)
+    trained = table[torch.from_numpy(ids.gpt2)]
+    noise = quiet_noise(states, len(unheld))
+    every = [states]
+    for _ in range(ROUNDS + 1):
+        table[torch.from_numpy(unheld)] = find_row(torch.cat(every), trained) + noise
+        every.append(odd_states(model, unheld, data))
 
 
 def final_states(model: GPT2LMHeadModel, ids: Ids, data: Path) -> torch.Tensor:
@@ -121,13 +158,6 @@ def export(run: Path, data: Path, out: Path, start: Path | None = None, keep: fl
         began = make_model(Settings(**state["settings"]), ids, start)
         state["model"] = mix_weights(state["model"], began.state_dict(), keep)
         small.load_state_dict(state["model"])
-    states = final_states(small, ids, data)
-    table = small.transformer.wte.weight.detach()
-    rows = torch.empty(VOCABULARY, table.shape[1])
-    unheld = np.setdiff1d(np.arange(VOCABULARY), ids.gpt2)
-    rows[torch.from_numpy(ids.gpt2)] = table
-    rows[torch.from_numpy(unheld)] = untrained_rows(states, table, len(unheld))
-
     config = small.config.to_dict() | {
         "vocab_size": VOCABULARY,
         "activation_function": "gelu_new",
@@ -138,8 +168,10 @@ def export(run: Path, data: Path, out: Path, start: Path | None = None, keep: fl
         "attn_pdrop": 0.0,
     }
     model = GPT2LMHeadModel(GPT2Config(**config)).eval()
-    weights = state["model"] | {"transformer.wte.weight": rows, "lm_head.weight": rows}
-    model.load_state_dict(weights)
+    rows = torch.zeros(VOCABULARY, small.config.n_embd)
+    rows[torch.from_numpy(ids.gpt2)] = state["model"]["transformer.wte.weight"]
+    model.load_state_dict(state["model"] | {"transformer.wte.weight": rows, "lm_head.weight": rows})
+    fill_untrained(model, final_states(small, ids, data), ids, data)
     out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(out)
     bundled = ROOT / "gpt_core" / "bundled"

@@ -8,7 +8,8 @@ import pytest
 from gpt_core import model as model_module
 from gpt_core.catalog import bundled_model_id
 from gpt_core.errors import ModelLoadError
-from gpt_core.model import load_model, release_model
+from gpt_core.model import load_model
+from gpt_core.registry import Registry
 from gpt_core.storage import last_used, mark_used
 
 
@@ -39,10 +40,10 @@ def test_only_what_was_loaded_counts_as_used(monkeypatch: pytest.MonkeyPatch) ->
         raise ModelLoadError("no")
 
     model = bundled_model_id()
-    release_model(model)
+    # A store of its own: the other tests' model stays the one that they hold.
+    monkeypatch.setattr(model_module, "_models", Registry(2**40, lambda lm: lm.n_bytes))
     with monkeypatch.context() as patch:
         patch.setattr(model_module, "acquire_model", refuse)
-        patch.setattr(model_module._models, "get_or_make", lambda key, make, check: make())
         with pytest.raises(ModelLoadError):
             load_model(model)
     assert last_used(model) is None

@@ -213,14 +213,18 @@ def test_the_model_that_a_run_starts_from_keeps_its_rows(exported: tuple[Path, R
         torch.testing.assert_close(ours, run.model.state_dict()[name], rtol=2e-3, atol=2e-3)
 
 
-def test_untrained_rows_are_improbable_and_nobodys_neighbours() -> None:
+def test_untrained_rows_are_improbable_and_nobodys_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and states of the sizes of the model in the box: what counts is the sum over the trained ids, not 0."""
     generator = torch.Generator().manual_seed(0)
     centre = torch.nn.functional.normalize(torch.randn(64, generator=generator), dim=0)
     families = 0.13 * torch.randn(100, 64, generator=generator) - 0.5 * centre
     table = families.repeat_interleave(20, dim=0) + 0.05 * torch.randn(2000, 64, generator=generator)
-    states = torch.randn(600, 64, generator=generator) + 3 * centre
-    rows = export.untrained_rows(states, table, 3000)
+    widths = torch.linspace(
+        0.1, 1.9, 64
+    )  # what a head reads varies far more in some directions than in others
+    states = widths * torch.randn(600, 64, generator=generator) + 3 * centre
+    monkeypatch.setattr(export, "LONGEST", 4.0)  # no such row is read here
+    rows = export.find_row(states, table) + export.quiet_noise(states, 3000)
     assert rows.shape == (3000, 64)
     assert len(torch.unique(rows, dim=0)) == 3000
     probs = (states @ torch.cat([table, rows]).T).softmax(dim=1)
