@@ -136,7 +136,7 @@ def run_server(
         finally:
             process.terminate()
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=3)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
