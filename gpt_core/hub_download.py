@@ -30,11 +30,10 @@ from gpt_core.storage import check_room, hub_folder
 DOWNLOAD_SECONDS = 6 * 3600.0
 #: Seconds that another program may take with the same file before we say so.
 LOCK_SECONDS = 30.0
-#: Names of the models that are on their way in this process.
-_running: set[str] = set()
-
 #: How often in a row a connection may break without a new byte.
 STALLS = 4
+#: Names of the models that are on their way in this process.
+_running: set[str] = set()
 
 
 def download(model: HubModel, *, control: Control) -> Path:

@@ -201,14 +201,7 @@ def head_values(
         )
     )
     layer, head = chosen
-    figure.add_shape(
-        type="rect",
-        x0=head - 0.5,
-        x1=head + 0.5,
-        y0=layer - 0.5,
-        y1=layer + 0.5,
-        line={"color": style.SECOND, "width": 3},
-    )
+    style.frame_cell(figure, x=head, y=layer)
     for axis, title, count in (("x", "head", n_heads), ("y", "layer", n_layers)):
         edges = (-0.5, count - 0.5) if axis == "x" else (count - 0.5, -0.5)
         figure.update_layout(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,6 +20,8 @@ MAX_MARKERS = 2500
 #: a narrow screen has less room.
 MAX_LABELS = {"x": 32, "y": 40}
 FEW_LABELS = 16
+#: Letters of a line of the small print: more would be cut off on a narrow screen.
+NOTE_WIDTH = 44
 #: What the colour of a map can show.
 SCALES = ("linear", "row maximum", "logarithmic")
 #: Weights below this have the colour of the smallest on a logarithmic scale.
@@ -136,7 +139,12 @@ def map_figure(
     figure.add_trace(
         go.Scatter(x=[None], y=[None], xaxis="x2", yaxis="y2", showlegend=False, hoverinfo="skip")
     )
-    note = "".join(f"<br><span style='font-size:10px'>{style.literal(line)}</span>" for line in text.note)
+    lines = [
+        line
+        for long in text.note
+        for line in wrap(long, NOTE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]
+    note = "".join(f"<br><span style='font-size:10px'>{style.literal(line)}</span>" for line in lines)
     edges = {"x": (keys.start - 0.5, keys.stop - 0.5), "y": (rows.stop - 0.5, rows.start - 0.5)}
     for axis, places, title in (
         ("x", keys, f"key: the token looked at{note}"),
@@ -243,14 +251,7 @@ def _mark(
         if key in keys:
             figure.add_shape(type="rect", x0=key - 0.5, x1=key + 0.5, y0=top, y1=bottom, line=line)
         if query in rows and key in keys:
-            figure.add_shape(
-                type="rect",
-                x0=key - 0.5,
-                x1=key + 0.5,
-                y0=query - 0.5,
-                y1=query + 0.5,
-                line={"color": style.SECOND, "width": 3},
-            )
+            style.frame_cell(figure, x=key, y=query)
     if boundary is not None:
         dashed = {"color": style.MUTED, "width": 2, "dash": "dash"}
         if boundary in keys:

@@ -79,7 +79,7 @@ _BEAM_MARKS = {
     "dropped": (MUTED, "circle-open", 7, "dropped"),
 }
 #: Token texts beside the marks are drawn for this many steps; more would overlap.
-_MOST_LABELLED = 14
+_MOST_LABELLED = 6
 
 
 def beam_tree(steps: Sequence["BeamStep"], labels: Sequence[Sequence[str]]) -> go.Figure:

@@ -93,3 +93,9 @@ def click_targets(x: np.ndarray, y: np.ndarray, values: np.ndarray, *, side: flo
         showlegend=False,
         hovertemplate=hover,
     )
+
+
+def frame_cell(figure: go.Figure, *, x: int, y: int) -> None:
+    """Draw a frame around the chosen cell of a heatmap."""
+    line = {"color": SECOND, "width": 3}
+    figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line=line)

@@ -31,6 +31,12 @@ from tests.dashboard.pages import errors, open_page, settle, texts
 pytestmark = pytest.mark.usefixtures("bundled")
 
 PROMPT = "The cat sat on the mat. The cat sat on the"
+ANOTHER_MODEL = {
+    "attention_section": "Compare",
+    "attention_compare": "another model",
+    "attention_layer": "1",
+    "attention_head": "1",
+}
 SECTIONS = ("One cell", "Every head", "Summaries", "Compare", "Numbers", "BertViz")
 
 
@@ -328,9 +334,7 @@ def test_two_prompts_are_compared_where_they_align(bundled: LanguageModel) -> No
         attention_head="3",
     )
     assert "until you press Compare" in texts(at)
-    at.button(key="attention_compare_start").click()
-    settle(at.run())
-    assert errors(at) == []
+    compare(at)
     found = np.nan_to_num(numbers(chart(at, "attention_compare_difference")["data"][0]["z"]))
     one, two = (
         attention_maps(trace_text(bundled, text), layer=2, heads=[3]).weights[0] for text in (PROMPT, other)
@@ -351,11 +355,15 @@ def test_two_prompts_are_compared_where_they_align(bundled: LanguageModel) -> No
     at.text_area(key="attention_other_prompt").set_value(PROMPT + " a")
     settle(at.run())
     assert "until you press Compare" in texts(at)
+    compare(at)
+    assert "the same number of tokens" in texts(at)
+    assert "12 and 13" in texts(at)
+
+
+def compare(at: AppTest) -> None:
     at.button(key="attention_compare_start").click()
     settle(at.run())
     assert errors(at) == []
-    assert "the same number of tokens" in texts(at)
-    assert "12 and 13" in texts(at)
 
 
 def test_a_full_context_is_compared_in_the_windows_chosen() -> None:
@@ -367,9 +375,7 @@ def test_a_full_context_is_compared_in_the_windows_chosen() -> None:
         attention_rows="500-511",
         attention_keys="400-509",
     )
-    at.button(key="attention_compare_start").click()
-    settle(at.run())
-    assert errors(at) == []
+    compare(at)
     found = numbers(chart(at, "attention_compare_difference")["data"][0]["z"])
     assert found.shape == (12, 110)
     assert np.nanmax(np.abs(found[:11])) == 0  # the texts differ in the last token only
@@ -389,14 +395,9 @@ def test_two_models_are_compared_where_they_align(
     at = open_page(
         "attention",
         prompt=PROMPT,
-        attention_section="Compare",
-        attention_compare="another model",
-        attention_layer="1",
-        attention_head="1",
+        **ANOTHER_MODEL,
     )
-    at.button(key="attention_compare_start").click()
-    settle(at.run())
-    assert errors(at) == []
+    compare(at)
     assert numbers(chart(at, "attention_compare_difference")["data"][0]["z"]).shape == (12, 12)
     note = chart(at, "attention_compare_difference")["layout"]["xaxis2"]["title"]["text"]
     assert "the other: local:tiny-llama@" in note
@@ -443,14 +444,9 @@ def test_generated_tokens_are_compared_where_they_mean_the_same_in_the_other_mod
         file.write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
     at = continued(
-        attention_section="Compare",
-        attention_compare="another model",
-        attention_layer="1",
-        attention_head="1",
+        **ANOTHER_MODEL,
     )
-    at.button(key="attention_compare_start").click()
-    settle(at.run())
-    assert errors(at) == []
+    compare(at)
     said = "The generated tokens are other tokens in the other model"
     assert (said in texts(at)) != aligned
     if aligned:
@@ -462,9 +458,7 @@ def test_generated_tokens_are_compared_where_they_mean_the_same_in_the_other_mod
 
 def test_the_boundary_is_drawn_beside_another_prompt() -> None:
     at = continued(attention_section="Compare", attention_other_prompt="The" + " cat" * 16)
-    at.button(key="attention_compare_start").click()
-    settle(at.run())
-    assert errors(at) == []
+    compare(at)
     for name, drawn in (("this", True), ("other", False), ("difference", True)):
         assert bool(dashed(chart(at, f"attention_compare_{name}"))) == drawn
 
