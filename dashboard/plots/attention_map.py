@@ -139,12 +139,7 @@ def map_figure(
     figure.add_trace(
         go.Scatter(x=[None], y=[None], xaxis="x2", yaxis="y2", showlegend=False, hoverinfo="skip")
     )
-    lines = [
-        line
-        for long in text.note
-        for line in wrap(long, NOTE_WIDTH, break_long_words=False, break_on_hyphens=False)
-    ]
-    note = "".join(f"<br><span style='font-size:10px'>{style.literal(line)}</span>" for line in lines)
+    note = "".join(f"<br><span style='font-size:10px'>{_broken(line)}</span>" for line in text.note)
     edges = {"x": (keys.start - 0.5, keys.stop - 0.5), "y": (rows.stop - 0.5, rows.start - 0.5)}
     for axis, places, title in (
         ("x", keys, f"key: the token looked at{note}"),
@@ -184,6 +179,11 @@ def map_figure(
     return style.finish(figure, height=max(520, min(760, 170 + 26 * len(rows)))).update_layout(
         paper_bgcolor=text.background
     )
+
+
+def _broken(line: str) -> str:
+    parts = wrap(line, NOTE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "<br>".join(map(style.literal, parts))
 
 
 def _colours(cells: np.ndarray, scale: str, name: str, signed: bool) -> dict[str, object]:

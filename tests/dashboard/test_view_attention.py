@@ -348,7 +348,7 @@ def test_two_prompts_are_compared_where_they_align(bundled: LanguageModel) -> No
     assert channels(high)[2] > channels(high)[0]
     assert channels(low)[0] > channels(low)[2]
     assert figure["data"][0]["zmax"] == pytest.approx(np.abs(found).max())
-    note = html.unescape(figure["layout"]["xaxis2"]["title"]["text"])
+    note = html.unescape(figure["layout"]["xaxis2"]["title"]["text"]).replace("<br>", " ")
     assert "difference, layer 2, head 3: the other less this<" in note
     assert f"the other: “{other}”, bundled:small-gpt2@" in note
     assert f"this: “{PROMPT}”, bundled:small-gpt2@" in note
