@@ -1,8 +1,8 @@
 """A decode loop for GPT-2 and Llama at the speed at which their weights can be read.
 
-Plain products over the model's own weights (nothing is copied) and keys and values in place: no module calls, no
-cache objects, no masks for a single token. A decoder is used only after its logits agreed with the model's, when it
-is first asked for; every other model is read by its own forward (`reading`).
+Plain products over the model's own weights (nothing is copied; `row_product` has the one for a single token) and keys
+and values in place: no module calls, no cache objects, no masks for a single token. A decoder is used only after its
+logits agreed with the model's, when it is first asked for; every other model is read by its own forward (`reading`).
 
 On a CPU there is also an int8 decoder: weights and activations in whole numbers (LLM.int8's vector-wise absmax
 scaling without its outliers, arXiv:2208.07339), products summed exactly in int32. It reads a quarter of the bytes and
@@ -24,9 +24,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 from transformers import GPT2LMHeadModel, LlamaForCausalLM
+from transformers.activations import NewGELUActivation
 
 from gpt_core.errors import UnsupportedError
 from gpt_core.model import LanguageModel, count_beside
+from gpt_core.row_product import multiply_in_halves, suits_halves
 
 #: Largest difference of a logit from the model's, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -88,13 +90,16 @@ class KeyValues:
 class _Linear:
     """`x @ weight.T + bias`, in float32."""
 
-    __slots__ = ("bias", "weight")
+    __slots__ = ("bias", "in_halves", "weight")
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """`weight` `(n_out, n_in)`, any strides."""
         self.weight, self.bias = weight, bias
+        self.in_halves = suits_halves(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.in_halves and len(x) == 1:
+            return multiply_in_halves(x, self.weight, self.bias)
         return functional.linear(x, self.weight, self.bias)
 
 
@@ -124,8 +129,8 @@ def _attend(
     keys, values = keys[:, : n_past + n], values[:, : n_past + n]
     if n == 1:
         grouped = query.view(keys.shape[0], n_heads // keys.shape[0], d_head)
-        scores = torch.matmul(grouped * scaling, keys.transpose(1, 2))
-        return torch.matmul(scores.softmax(dim=-1), values).view(1, n_heads * d_head)
+        scores = torch.bmm(grouped * scaling, keys.transpose(1, 2))
+        return torch.bmm(scores.softmax(dim=-1), values).view(1, n_heads * d_head)
     mask = None
     if n_past:
         mask = torch.ones(n, n_past + n, dtype=torch.bool, device=query.device).tril(n_past)
@@ -141,6 +146,13 @@ def _attend(
     return mixed[0].transpose(0, 1).reshape(n, n_heads * d_head)
 
 
+def _fused(activation: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same function in one step where transformers has it in eight."""
+    if isinstance(activation, NewGELUActivation):
+        return functools.partial(functional.gelu, approximate="tanh")
+    return activation
+
+
 class _Gpt2Block:
     def __init__(self, block: Any, layer: int, config: Any) -> None:
         self.norms = [(norm.weight, norm.bias, norm.eps) for norm in (block.ln_1, block.ln_2)]
@@ -149,7 +161,7 @@ class _Gpt2Block:
             _Linear(part.weight.t(), part.bias)
             for part in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
         )
-        self.activation = block.mlp.act
+        self.activation = _fused(block.mlp.act)
         self.n_heads = config.num_attention_heads
         self.d_head = config.hidden_size // config.num_attention_heads
         self.scaling = self.d_head**-0.5 if config.scale_attn_weights else 1.0
@@ -192,7 +204,7 @@ class _LlamaBlock:
                 mlp.down_proj,
             )
         )
-        self.activation = mlp.act_fn
+        self.activation = _fused(mlp.act_fn)
         self.n_heads, self.n_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.d_head = attention.head_dim
         self.scaling = attention.scaling

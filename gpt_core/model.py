@@ -35,6 +35,7 @@ from gpt_core.control import Control
 from gpt_core.errors import GptCoreError, InputError, ModelLoadError, UnsupportedError
 from gpt_core.memory import memory_limit
 from gpt_core.registry import Registry
+from gpt_core.row_product import lay_out_for_rows
 from gpt_core.storage import mark_used
 from gpt_core.writers import LayerWriters, find_writers
 
@@ -105,6 +106,7 @@ def wrap_network(
     network.to(device=device, dtype=torch.float32)  # type: ignore[call-arg]
     network.eval()  # type: ignore[no-untyped-call]
     network.requires_grad_(False)
+    lay_out_for_rows(network)
     anatomy = find_anatomy(network)
     vocab_size = anatomy.token_embedding.weight.shape[0]
     n_ids = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may have holes

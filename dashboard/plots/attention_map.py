@@ -1,5 +1,6 @@
 """A map of attention as a Plotly figure: rows are queries, columns keys, and every place answers to a click."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -182,8 +183,10 @@ def map_figure(
 
 
 def _broken(line: str) -> str:
-    parts = wrap(line, NOTE_WIDTH, break_long_words=False, break_on_hyphens=False)
-    return "<br>".join(map(style.literal, parts))
+    # A word and its number stay together.
+    glued = re.sub(r" (?=\d)", "\N{NO-BREAK SPACE}", line)
+    parts = wrap(glued, NOTE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "<br>".join(style.literal(part.replace("\N{NO-BREAK SPACE}", " ")) for part in parts)
 
 
 def _colours(cells: np.ndarray, scale: str, name: str, signed: bool) -> dict[str, object]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_core import decode_fast
+from gpt_core import decode_fast, row_product
 from gpt_core.catalog import ModelId
 from gpt_core.decode_fast import (
     REFERENCE_TEXT,
@@ -53,8 +53,12 @@ def wrap(gpt2_tokenizer: Any) -> Any:
     return make
 
 
+@pytest.mark.parametrize("in_halves", [False, True])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_are_the_models(name: str, wrap: Any) -> None:
+def test_logits_are_the_models(
+    name: str, in_halves: bool, wrap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_product, "halves_pay", lambda: in_halves)
     lm = wrap(name)
     decoder = fast_decoder(lm)
     assert decoder is not None

@@ -1,0 +1,97 @@
+"""The product of one row with a weight, at the speed at which this machine reads the weight.
+
+A step of generation multiplies one row with every weight of a model, so it costs what reading them costs. Some BLAS
+builds read a weight at a third of the memory's speed when it meets a single vector, and at all of it when it meets
+two: there the weight `(n_out, n_in)` is taken as `(2 n_out, n_in / 2)`, the same memory, and multiplied with the two
+halves of the row at once. Of the four products the two that belong together are added. Whether it pays is measured,
+once in a process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers.pytorch_utils import Conv1D
+
+#: How much faster the halves must be to be used: what a busy machine shows of one is not a reason.
+_LEAST_GAIN = 1.3
+#: More bytes than a processor keeps to itself, as a model's weights are.
+_PROBE_SHAPE = (6, 3072, 768)
+_PROBE_ROUNDS = 5
+
+
+def multiply_in_halves(row: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`row @ weight.T + bias`, `(1, n_out)`, for `row` `(1, n_in)` and a contiguous `weight` `(n_out, n_in)`.
+
+    `n_in` must be even.
+    """
+    n_out, n_in = weight.shape
+    products = torch.mm(weight.view(2 * n_out, n_in // 2), row.reshape(2, n_in // 2).t()).view(n_out, 4)
+    product = products[:, 0] + products[:, 3]
+    return (product if bias is None else product.add_(bias))[None]
+
+
+def suits_halves(weight: torch.Tensor) -> bool:
+    """Whether `multiply_in_halves` takes this weight, and pays here."""
+    plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+    return plain and weight.dim() == 2 and weight.shape[1] % 2 == 0 and halves_pay()
+
+
+@cache
+def halves_pay() -> bool:
+    """Whether the halves beat a plain product on this machine by enough; measured at the first question."""
+    with torch.inference_mode():
+        weights = torch.ones(_PROBE_SHAPE)
+        row = torch.ones(1, _PROBE_SHAPE[2])
+        plain, halves = partial(functional.linear, row), partial(multiply_in_halves, row, bias=None)
+        # In turn, and the best of each: what else the machine does meets both.
+        rounds = [(_seconds(plain, weights), _seconds(halves, weights)) for _ in range(_PROBE_ROUNDS)]
+    return min(a for a, _ in rounds) > _LEAST_GAIN * min(b for _, b in rounds)
+
+
+def _seconds(product: Callable[[torch.Tensor], Any], weights: torch.Tensor) -> float:
+    start = time.perf_counter()
+    for weight in weights:
+        product(weight)
+    return time.perf_counter() - start
+
+
+def lay_out_for_rows(network: nn.Module) -> None:
+    """Store GPT-2's weights, which are `(n_in, n_out)`, in the order of their transposes, where the halves pay.
+
+    Each stays the same tensor with the same numbers; only the order in memory is another.
+    """
+    if not halves_pay():
+        return
+    for module in network.modules():
+        if isinstance(module, Conv1D) and module.weight.device.type == "cpu":
+            module.weight.data = module.weight.data.t().contiguous().t()
+
+
+class QuickRows(TorchFunctionMode):
+    """While it is active in a thread, linear maps of a single row go through the halves, where these pay.
+
+    For a model's own forward; nothing else of it changes.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Take the place of `functional.linear` where it can."""
+        if func is functional.linear and not kwargs and len(args) in (2, 3):
+            x, weight = args[0], args[1]
+            if x.numel() == weight.shape[-1] and suits_halves(weight):
+                bias = args[2] if len(args) == 3 else None
+                return multiply_in_halves(x.view(1, -1), weight, bias).view(*x.shape[:-1], -1)
+        return func(*args, **(kwargs or {}))
