@@ -1,8 +1,14 @@
 """Models for the tests: the bundled one, and small random ones made here."""
 
+import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+# Before torch, which reads it once: tests that run side by side have a thread each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -96,6 +102,14 @@ def make_network(architecture: str, *, sharpen: float | None = None, **options: 
                     if part in {"q_norm", "k_norm"}:  # they undo the scaling before them
                         parameter.add_(1.5)
     return network
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side run the files of tests, each whole; those that drive a browser, with one server, are one of them."""
+    browser = Path(__file__).parent / "e2e"
+    for item in items:
+        name = "browser" if browser in item.path.parents else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 REAL_HUB_FOLDER = hub_constants.HF_HUB_CACHE

@@ -1,5 +1,6 @@
 """Servers and pages for the browser tests. Whatever a test looks at, its page is also judged when it closes."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,14 +24,13 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder drives a browser, and runs last: what is quick fails first.
-
-    Last also because Playwright keeps an event loop in this thread from its first use to the end of the run.
-    """
+    """Everything in this folder drives a browser. It runs last, so that what is quick fails first; or first, where
+    all else runs beside it."""
+    first = "PYTEST_XDIST_WORKER" in os.environ
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)
-    items.sort(key=lambda item: HERE in item.path.parents)
+    items.sort(key=lambda item: (HERE in item.path.parents) != first)
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +67,9 @@ def other_server(start_server: Callable[..., Server]) -> Server:
     return start_server("--theme.base=dark", env={"GPT_CORE_MODELS": str(BUNDLED_FOLDER)})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests."""
+    """One Chromium for all tests of this folder: Playwright's event loop in this thread ends with it."""
     if chromium_path() is None:
         pytest.skip("Chromium is not installed (set CHROMIUM to its path)")
     with sync_playwright() as playwright, open_browser(playwright) as browser:

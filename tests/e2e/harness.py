@@ -49,7 +49,7 @@ CHROMIUM_FLAGS = (
 )
 
 # What would make a server differ from one on a fresh machine.
-FOREIGN_SETTINGS = ("GPT_", "HF_", "HUGGINGFACE_", "PYTEST_", "STREAMLIT_", "TRANSFORMERS_", "XDG_")
+FOREIGN_SETTINGS = ("GPT_", "HF_", "HUGGINGFACE_", "OMP_", "PYTEST_", "STREAMLIT_", "TRANSFORMERS_", "XDG_")
 
 # Idle: connected, no script running, no job shown, nothing waiting to be replaced, and all that for 300 ms: the
 # server needs a moment to learn of a click.

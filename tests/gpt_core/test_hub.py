@@ -81,6 +81,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> Iterator[Hu
     with run_hub() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         running.repositories[NAME] = Repository(dict(files))
+        release_model(f"hub:{NAME}@{COMMIT}")  # which another test may have loaded
         yield running
 
 
