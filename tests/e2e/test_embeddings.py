@@ -179,7 +179,10 @@ def test_a_link_restores_the_view_on_another_server(
     second = open_page()
     visit(second, other, link.lstrip("/"))
     assert second.url.removeprefix(other.url) == link
-    assert plot(second, SIMILARITY, "gd.calcdata[0][0].z.map(row => Array.from(row))") == cosines
+    # Each process measures for itself in which order products are summed fastest: float32's last digits may differ.
+    assert plot(second, SIMILARITY, "gd.calcdata[0][0].z.map(row => Array.from(row))") == [
+        pytest.approx(row, abs=1e-6) for row in cosines
+    ]
     assert plot(second, MAPS, "gd.data[0].x0") == 3
     assert second.locator(".st-key-embeddings_token input").input_value().startswith("5 ")
 
