@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -150,7 +149,7 @@ def sweep_seconds(lm: LanguageModel, n_tokens: int) -> tuple[float, float]:
     if lm.anatomy.position_embedding is not None:  # of which a token reads one row
         matrices = [p for p in matrices if p is not lm.anatomy.position_embedding.weight]
     matrices = [p if p.is_contiguous() else p.t() for p in (*matrices, head)]
-    rows = [torch.ones(1, matrix.shape[1]) for matrix in matrices]
+    rows = [torch.ones(matrix.shape[1]) for matrix in matrices]
     keys_and_values = torch.ones(n_tokens * key_value_bytes(lm) // 4)
 
     def products() -> None:
@@ -158,7 +157,7 @@ def sweep_seconds(lm: LanguageModel, n_tokens: int) -> tuple[float, float]:
             if suits_halves(matrix):
                 multiply_in_halves(row, matrix, None)
             else:
-                functional.linear(row, matrix)
+                torch.mv(matrix, row)
         keys_and_values.sum()
 
     def reads() -> None:

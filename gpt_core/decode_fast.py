@@ -4,9 +4,9 @@ Plain products over the model's own weights (nothing is copied; `row_product` ha
 and values in place: no module calls, no cache objects, no masks for a single token. A decoder is used only after its
 logits agreed with the model's, when it is first asked for; every other model is read by its own forward (`reading`).
 
-On a CPU there is also an int8 decoder: weights and activations in whole numbers (LLM.int8's vector-wise absmax
-scaling without its outliers, arXiv:2208.07339), products summed exactly in int32. It reads a quarter of the bytes and
-shifts the probabilities; `int8_shift` measures by how much. Only the Generation page offers it.
+On a CPU there is also an int8 decoder: torch's dynamic quantization, weights in 8 bits with a scale for each output,
+a row in 8 bits from its smallest to its largest number, products summed exactly in int32. It reads a quarter of the
+bytes and shifts the probabilities; `int8_shift` measures by how much. Only the Generation page offers it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import copy
 import functools
 import math
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +30,9 @@ from transformers.activations import NewGELUActivation
 from gpt_core.errors import UnsupportedError
 from gpt_core.model import LanguageModel, count_beside
 from gpt_core.row_product import multiply_in_halves, suits_halves
+
+# Torch means to drop these tensors one day; `int8_machine_problem` finds out.
+warnings.filterwarnings("ignore", message="torch.quantize_per_tensor, torch.quantize_per_channel")
 
 #: Largest difference of a logit from the model's, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -98,27 +102,41 @@ class _Linear:
         self.in_halves = suits_halves(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.in_halves and len(x) == 1:
-            return multiply_in_halves(x, self.weight, self.bias)
+        """Rows `(n, n_in)` -> `(n, n_out)`."""
         return functional.linear(x, self.weight, self.bias)
+
+    def of_one(self, row: torch.Tensor) -> torch.Tensor:
+        """`(n_in,)` -> `(n_out,)`."""
+        if self.in_halves:
+            return multiply_in_halves(row, self.weight, self.bias)
+        return torch.mv(self.weight, row) if self.bias is None else torch.addmv(self.bias, self.weight, row)
 
 
 class _Int8Linear:
-    """The same in int8 for one row: absmax scales, one for each output of the weight and one for the row."""
+    """The same in int8 for one row: a scale for each output of the weight, and one for the row."""
 
-    __slots__ = ("bias", "scale", "weight")
+    __slots__ = ("n_bytes", "narrow", "packed")
 
-    def __init__(self, exact: _Linear) -> None:
-        largest = exact.weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        self.scale = largest / 127
-        rounded = (exact.weight / self.scale[:, None]).round().to(torch.int8)
-        self.weight = rounded.contiguous().t()
-        self.bias = exact.bias
+    def __init__(self, exact: _Linear, *, narrow: bool) -> None:
+        """`narrow`: rows are rounded to 7 bits instead of 8."""
+        scales = exact.weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny).double() / 127
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        rounded = torch.quantize_per_channel(exact.weight, scales, zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, exact.bias)
+        self.narrow = narrow
+        self.n_bytes = rounded.numel() + 4 * scales.numel()
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        factor = 127 / float(torch.linalg.vector_norm(x, math.inf).clamp_min(1e-30))
-        product = torch._int_mm((x * factor).round_().to(torch.int8), self.weight) * (self.scale / factor)
-        return product if self.bias is None else product.add_(self.bias)
+    def of_one(self, row: torch.Tensor) -> torch.Tensor:
+        """`(n_in,)` -> `(n_out,)`."""
+        product: torch.Tensor = torch.ops.quantized.linear_dynamic(row[None], self.packed, self.narrow)[0]
+        return product
+
+
+@functools.cache
+def _rows_are_narrow() -> bool:
+    """Whether 8 bits of a row are one too many here: processors without VNNI sum pairs of products in 16 bits."""
+    widest = _Int8Linear(_Linear(torch.ones(1, 64), None), narrow=False)
+    return abs(float(widest.of_one(torch.ones(64))) - 64) > 0.5
 
 
 def _attend(
@@ -126,24 +144,32 @@ def _attend(
 ) -> torch.Tensor:
     """Causal attention of `query` `(n, n_heads, d_head)` over all filled places; `(n, n_heads * d_head)`."""
     n, n_heads, d_head = query.shape
-    keys, values = keys[:, : n_past + n], values[:, : n_past + n]
-    if n == 1:
-        grouped = query.view(keys.shape[0], n_heads // keys.shape[0], d_head)
-        scores = torch.bmm(grouped * scaling, keys.transpose(1, 2))
-        return torch.bmm(scores.softmax(dim=-1), values).view(1, n_heads * d_head)
     mask = None
     if n_past:
         mask = torch.ones(n, n_past + n, dtype=torch.bool, device=query.device).tril(n_past)
     mixed = functional.scaled_dot_product_attention(
         query.transpose(0, 1)[None],
-        keys[None],
-        values[None],
+        keys[None, :, : n_past + n],
+        values[None, :, : n_past + n],
         attn_mask=mask,
         is_causal=mask is None,
         scale=scaling,
         enable_gqa=keys.shape[0] != n_heads,
     )
     return mixed[0].transpose(0, 1).reshape(n, n_heads * d_head)
+
+
+def _attend_one(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, n_past: int, scaling: float
+) -> torch.Tensor:
+    """Attention of the last token's `query` `(n_heads * d_head,)` over all filled places, itself among them."""
+    # The query heads that share a key head stand as its rows; the last token may look at everything.
+    grouped = query.view(1, keys.shape[0], -1, keys.shape[2])
+    places = slice(None, n_past + 1)
+    mixed = functional.scaled_dot_product_attention(
+        grouped, keys[None, :, places], values[None, :, places], scale=scaling
+    )
+    return mixed.view(-1)
 
 
 def _fused(activation: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -180,6 +206,17 @@ class _Gpt2Block:
         x = x + self.out(_attend(qkv[:, 0], keys, values, n_past=n_past, scaling=self.scaling))
         y: torch.Tensor = self.activation(self.up(functional.layer_norm(x, (width,), *self.norms[1])))
         return x + self.down(y)
+
+    def step(
+        self, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, n_past: int, rotation: Any
+    ) -> torch.Tensor:
+        y = functional.layer_norm(x, x.shape, *self.norms[0])
+        query, key, value = self.qkv.of_one(y).view(3, self.n_heads, self.d_head)
+        keys[:, n_past] = key
+        values[:, n_past] = value
+        x = x + self.out.of_one(_attend_one(query, keys, values, n_past=n_past, scaling=self.scaling))
+        y = self.activation(self.up.of_one(functional.layer_norm(x, x.shape, *self.norms[1])))
+        return x.add_(self.down.of_one(y))
 
     def int8(self) -> _Gpt2Block:
         return _replaced(self, ("qkv", "out", "up", "down"))
@@ -222,6 +259,18 @@ class _LlamaBlock:
         y = _rms_norm(x, *self.norms[1])
         return x + self.down(self.activation(self.gate(y)) * self.up(y))
 
+    def step(
+        self, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, n_past: int, rotation: Any
+    ) -> torch.Tensor:
+        y = _rms_norm_one(x, *self.norms[0])
+        query = _rotate(self.query.of_one(y).view(self.n_heads, self.d_head), *rotation)
+        keys[:, n_past] = _rotate(self.key.of_one(y).view(self.n_kv_heads, self.d_head), *rotation)
+        values[:, n_past] = self.value.of_one(y).view(self.n_kv_heads, self.d_head)
+        x = x + self.out.of_one(_attend_one(query, keys, values, n_past=n_past, scaling=self.scaling))
+        y = _rms_norm_one(x, *self.norms[1])
+        gate = self.activation(self.gate.of_one(y))
+        return x.add_(self.down.of_one(gate.mul_(self.up.of_one(y))))
+
     def int8(self) -> _LlamaBlock:
         return _replaced(self, ("query", "key", "value", "out", "gate", "up", "down"))
 
@@ -233,7 +282,7 @@ def _replaced(block: B, names: tuple[str, ...]) -> B:
     """A copy of the block with int8 products under `names`."""
     made = copy.copy(block)
     for name in names:
-        setattr(made, name, _Int8Linear(getattr(block, name)))
+        setattr(made, name, _Int8Linear(getattr(block, name), narrow=_rows_are_narrow()))
     return made
 
 
@@ -241,10 +290,17 @@ def _rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate `(n, n_heads, d_head)` by angles `(n, 1, d_head)`: halves, as Llama's weights want it."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+def _rms_norm_one(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """The same of one row `(n,)`, in fewer steps."""
+    return (x * weight).mul_(1 / math.sqrt(float(torch.dot(x, x)) / len(x) + eps))
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, signed_sin: torch.Tensor) -> torch.Tensor:
+    """Rotate `(..., n_heads, d_head)` by angles `(..., 1, d_head)`: halves, as Llama's weights want it.
+
+    The sines of the first half are negative.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), signed_sin)
 
 
 class FastDecoder:
@@ -270,22 +326,21 @@ class FastDecoder:
             assert isinstance(network, LlamaForCausalLM)
             places = torch.arange(self.context_length, device=lm.device)[None]
             cos, sin = decoder.rotary_emb(self._tokens[:1], places)
-            self._rotation = (cos[0, :, None], sin[0, :, None])
+            signs = torch.ones_like(sin[0, 0])
+            signs[: len(signs) // 2] = -1
+            self._rotation = (cos[0, :, None], sin[0, :, None] * signs)
             self._blocks = [_LlamaBlock(block, i, config) for i, block in enumerate(lm.anatomy.blocks)]
             gain = decoder.norm
             self._norm = lambda x: _rms_norm(x, gain.weight, gain.variance_epsilon)
-        self._head: Callable[[torch.Tensor], torch.Tensor] = _Linear(
-            network.lm_head.weight, network.lm_head.bias
-        )
+        self._head: _Linear = _Linear(network.lm_head.weight, network.lm_head.bias)
         self._shape = (lm.geometry.n_layers, lm.geometry.n_kv_heads, lm.geometry.d_head)
-        self._quick: tuple[list[Any], Callable[[torch.Tensor], torch.Tensor]] | None = None
+        self._quick: tuple[list[Any], _Int8Linear] | None = None
 
     def with_int8(self) -> FastDecoder:
         """The same, but single tokens go through int8 products; several at once are read in float32."""
         made = copy.copy(self)
-        head = self._head
-        assert isinstance(head, _Linear)
-        made._quick = ([block.int8() for block in self._blocks], _Int8Linear(head))
+        head = _Int8Linear(self._head, narrow=_rows_are_narrow())
+        made._quick = ([block.int8() for block in self._blocks], head)
         return made
 
     @property
@@ -295,8 +350,7 @@ class FastDecoder:
             return 0
         blocks, head = self._quick
         parts = [part for block in blocks for part in vars(block).values()] + [head]
-        tensors = [t for part in parts if isinstance(part, _Int8Linear) for t in (part.weight, part.scale)]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(part.n_bytes for part in parts if isinstance(part, _Int8Linear))
 
     def new_state(self, capacity: int) -> KeyValues:
         """Room for the keys and values of that many tokens."""
@@ -321,20 +375,22 @@ class FastDecoder:
         # An int8 step is for one row; several are a prompt, where float32 is as quick and nothing is lost.
         rounded = self._quick if n == 1 and not exact else None
         blocks, head = (self._blocks, self._head) if rounded is None else rounded
+        # A single token is a vector, several are the rows of a matrix.
+        places = n_past if n == 1 else slice(n_past, n_past + n)
         rotation = None
         with torch.inference_mode():
-            x = functional.embedding(token_ids, self._tokens)
+            x = self._tokens[token_ids[0] if n == 1 else token_ids]
             if self._positions is not None:
-                x = x + self._positions[n_past : n_past + n]
+                x = x + self._positions[places]
             if self._rotation is not None:
-                rotation = tuple(table[n_past : n_past + n] for table in self._rotation)
+                rotation = tuple(table[places] for table in self._rotation)
             for block, keys, values in zip(blocks, state.keys, state.values, strict=True):
                 if check is not None:
                     check()
-                x = block.read(x, keys, values, n_past, rotation)
-            logits = head(self._norm(x[-1:]))
+                x = (block.step if n == 1 else block.read)(x, keys, values, n_past, rotation)
+            logits = head.of_one(self._norm(x if n == 1 else x[-1]))
         state.n_tokens = n_past + n
-        return logits
+        return logits[None]
 
 
 def _why_not_served(lm: LanguageModel) -> str:
@@ -413,17 +469,20 @@ def int8_problem(lm: LanguageModel, decoder: FastDecoder | None) -> str:
 @functools.cache
 def int8_machine_problem() -> str:
     """Why torch cannot multiply int8 here; empty where it can and the product is right."""
-    numbers = np.random.RandomState(0).randint(-127, 128, size=(3, 1, 64))
-    row, weight = numbers[0], np.concatenate(list(numbers))
+    rng = np.random.RandomState(0)
     try:
-        product = torch._int_mm(
-            torch.from_numpy(row.astype(np.int8)), torch.from_numpy(weight.astype(np.int8)).t()
-        )
+        narrow = _rows_are_narrow()
+        # Whole numbers that need no rounding: both ends of the range are among them.
+        largest = 127 if narrow else 255
+        row, weight = rng.randint(0, largest + 1, size=64), rng.randint(-127, 128, size=(4, 64))
+        row[:2], weight[:, 0], weight[3] = (0, largest), 127, 127
+        exact = _Linear(torch.from_numpy(weight.astype(np.float32)), None)
+        product = _Int8Linear(exact, narrow=narrow).of_one(torch.from_numpy(row.astype(np.float32)))
     except (AttributeError, RuntimeError, NotImplementedError) as error:
-        # A question to this build of torch, not a stub of ours: `_int_mm` is private and may be gone, and a build
-        # without a kernel for this machine raises one of the other two.
+        # A question to this build of torch, not a stub of ours: its quantized tensors may be gone one day, and a
+        # build without a kernel for this machine raises one of the other two.
         return f"This build of torch does not multiply int8 here ({str(error)[:120]})."
-    right = np.array_equal(product.numpy(), row @ weight.T)
+    right = np.allclose(product.numpy(), weight @ row, rtol=0, atol=0.5)
     return "" if right else "int8 products come out wrong on this machine, so they are not used."
 
 

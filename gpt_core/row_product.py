@@ -28,14 +28,14 @@ _PROBE_ROUNDS = 5
 
 
 def multiply_in_halves(row: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`row @ weight.T + bias`, `(1, n_out)`, for `row` `(1, n_in)` and a contiguous `weight` `(n_out, n_in)`.
+    """`row @ weight.T + bias`, `(n_out,)`, for `row` `(n_in,)` and a contiguous `weight` `(n_out, n_in)`.
 
     `n_in` must be even.
     """
     n_out, n_in = weight.shape
     products = torch.mm(weight.view(2 * n_out, n_in // 2), row.reshape(2, n_in // 2).t()).view(n_out, 4)
     product = products[:, 0] + products[:, 3]
-    return (product if bias is None else product.add_(bias))[None]
+    return product if bias is None else product.add_(bias)
 
 
 def suits_halves(weight: torch.Tensor) -> bool:
@@ -49,8 +49,8 @@ def halves_pay() -> bool:
     """Whether the halves beat a plain product on this machine by enough; measured at the first question."""
     with torch.inference_mode():
         weights = torch.ones(_PROBE_SHAPE)
-        row = torch.ones(1, _PROBE_SHAPE[2])
-        plain, halves = partial(functional.linear, row), partial(multiply_in_halves, row, bias=None)
+        row = torch.ones(_PROBE_SHAPE[2])
+        plain, halves = partial(torch.mv, vec=row), partial(multiply_in_halves, row, bias=None)
         # In turn, and the best of each: what else the machine does meets both.
         rounds = [(_seconds(plain, weights), _seconds(halves, weights)) for _ in range(_PROBE_ROUNDS)]
     return min(a for a, _ in rounds) > _LEAST_GAIN * min(b for _, b in rounds)
@@ -93,5 +93,5 @@ class QuickRows(TorchFunctionMode):
             x, weight = args[0], args[1]
             if x.numel() == weight.shape[-1] and suits_halves(weight):
                 bias = args[2] if len(args) == 3 else None
-                return multiply_in_halves(x.view(1, -1), weight, bias).view(*x.shape[:-1], -1)
+                return multiply_in_halves(x.reshape(-1), weight, bias).view(*x.shape[:-1], -1)
         return func(*args, **(kwargs or {}))

@@ -1,6 +1,5 @@
 """A map of attention as a Plotly figure: rows are queries, columns keys, and every place answers to a click."""
 
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

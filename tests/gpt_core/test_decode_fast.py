@@ -158,19 +158,23 @@ def test_a_pass_that_is_stopped_leaves_the_state_as_it_was(bundled: LanguageMode
 # -- int8 -----------------------------------------------------------------------------------------------------------
 
 
-def test_int8_product_by_hand() -> None:
+@pytest.mark.parametrize("narrow", [False, True])
+def test_int8_product_by_hand(narrow: bool) -> None:
     rng = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(40, 64, generator=rng), torch.randn(40, generator=rng)
-    x = torch.randn(1, 64, generator=rng)
+    x = torch.randn(64, generator=rng)
     exact = decode_fast._Linear(weight, bias)
-    ours = decode_fast._Int8Linear(exact)(x)
+    ours = decode_fast._Int8Linear(exact, narrow=narrow).of_one(x)
     scale = weight.abs().amax(1) / 127
     rounded = (weight / scale[:, None]).round()
-    step = x.abs().max() / 127
-    by_hand = ((x / step).round() @ rounded.T) * step * scale + bias
-    assert torch.allclose(ours, by_hand, atol=1e-4)
-    assert 0 < float((ours - exact(x)).abs().max()) < 0.2
-    assert torch.equal(decode_fast._Int8Linear(exact)(torch.zeros(1, 64)), bias[None])
+    # From the smallest number of the row to the largest, with 0 among what is exact.
+    largest = 127 if narrow else 255
+    step = (x.max() - x.min()) / largest
+    zero = (-x.min() / step).round()
+    row = ((x / step).round() + zero).clamp(0, largest) - zero
+    assert torch.allclose(ours, (rounded @ row) * step * scale + bias, atol=1e-4)
+    assert 0 < float((ours - exact.of_one(x)).abs().max()) < (0.4 if narrow else 0.2)
+    assert torch.equal(decode_fast._Int8Linear(exact, narrow=narrow).of_one(torch.zeros(64)), bias)
 
 
 def test_shift_is_that_of_the_distributions(bundled: LanguageModel) -> None:
@@ -237,10 +241,11 @@ def test_a_machine_without_int8_says_so(bundled: LanguageModel, monkeypatch: pyt
         raise RuntimeError("not here")
 
     decode_fast.int8_machine_problem.cache_clear()
-    monkeypatch.setattr(torch, "_int_mm", missing)
+    monkeypatch.setattr(torch, "quantize_per_channel", missing)
     assert "not here" in int8_problem(bundled, fast_decoder(bundled))
+    monkeypatch.undo()
     decode_fast.int8_machine_problem.cache_clear()
-    monkeypatch.setattr(torch, "_int_mm", lambda a, b: torch.zeros(1, b.shape[1], dtype=torch.int32))
+    monkeypatch.setattr(decode_fast._Int8Linear, "of_one", lambda self, row: torch.zeros(4))
     assert "come out wrong" in int8_problem(bundled, fast_decoder(bundled))
     with pytest.raises(UnsupportedError, match="come out wrong"):
         generate_tokens(bundled, [1], GenerationSettings(), precision="int8")
@@ -287,3 +292,12 @@ def test_int8_weights_are_counted_as_the_models(bundled: LanguageModel) -> None:
     counted = lm.n_bytes
     fast_decoder(lm, int8=True)
     assert lm.n_bytes == counted
+
+
+@pytest.mark.parametrize(("product", "expected"), [(64.0, False), (64.2, False), (32.3, True)])
+def test_rows_are_narrow_where_their_products_overflow(
+    product: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 64 products of 255 · 127, whose pairs do not fit into 16 bits.
+    monkeypatch.setattr(decode_fast._Int8Linear, "of_one", lambda self, row: torch.tensor([product]))
+    assert decode_fast._rows_are_narrow.__wrapped__() is expected

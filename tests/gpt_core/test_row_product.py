@@ -37,11 +37,11 @@ def pays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_it_is_the_product(shape: tuple[int, int], with_bias: bool) -> None:
     numbers = torch.Generator().manual_seed(1)
     weight = torch.randn(shape, generator=numbers)
-    row = torch.randn(1, shape[1], generator=numbers)
+    row = torch.randn(shape[1], generator=numbers)
     bias = torch.randn(shape[0], generator=numbers) if with_bias else None
     exact = row.double() @ weight.double().t() + (0 if bias is None else bias.double())
     found = multiply_in_halves(row, weight, bias)
-    assert found.shape == (1, shape[0])
+    assert found.shape == (shape[0],)
     np.testing.assert_allclose(found, exact, atol=1e-5)
     # A row that lies in memory with gaps.
     gaps = torch.stack([row, row + 1], dim=-1)[..., 0]
@@ -50,7 +50,7 @@ def test_it_is_the_product(shape: tuple[int, int], with_bias: bool) -> None:
 
 def test_the_bias_is_not_written_to() -> None:
     bias = torch.ones(3)
-    multiply_in_halves(torch.ones(1, 4), torch.ones(3, 4), bias)
+    multiply_in_halves(torch.ones(4), torch.ones(3, 4), bias)
     assert bias.tolist() == [1, 1, 1]
 
 
