@@ -297,28 +297,27 @@ def _take_token(
             token_id = sampling.draw_token(filtered_logits.softmax(dim=-1)[0], generator)
         probs, entropy = sampling.exact_softmax(logits[0])
         top = probs.topk(min(settings.n_alternatives, len(probs)))
-        alive = filtered_logits[0] > -math.inf
-        n_survivors = int(alive.sum())
-        if filtered_logits is logits:  # no stage did anything
-            kept, filtered_entropy = probs, entropy
-        elif n_survivors == len(probs):
-            kept, filtered_entropy = sampling.exact_softmax(filtered_logits[0])
+        shown = torch.cat([top.indices, top.indices.new_tensor([token_id])])
+        if shape.greedy:  # all is on one token
+            kept, n_survivors, filtered_entropy = (shown == token_id).float(), 1, 0.0
+        elif filtered_logits is logits:  # no stage did anything
+            kept, n_survivors, filtered_entropy = probs[shown], len(probs), entropy
         else:
-            # Of the few that are left: over the whole vocabulary the zeros would be summed up too.
-            survivors = alive.nonzero()[:, 0]
+            # Of those that are left: over the whole vocabulary the zeros would be summed up too.
+            survivors = (filtered_logits[0] > -math.inf).nonzero()[:, 0]
             few, filtered_entropy = sampling.exact_softmax(filtered_logits[0, survivors])
-            kept = torch.zeros_like(probs).index_put_((survivors,), few)
+            kept, n_survivors = torch.zeros_like(probs).index_put_((survivors,), few)[shown], len(survivors)
         return token_id, {
             "prob": float(probs[token_id]),
-            "filtered_prob": float(kept[token_id]),
+            "filtered_prob": float(kept[-1]),
             "rank": int((logits[0] > logits[0, token_id]).sum()) + 1,
             "entropy_bits": entropy,
             "filtered_entropy_bits": filtered_entropy,
             "n_survivors": n_survivors,
             "alternative_ids": top.indices.cpu().numpy(),
             "alternative_probs": top.values.cpu().numpy(),
-            "alternative_filtered_probs": kept[top.indices].cpu().numpy(),
-            "alternative_removed": (~alive[top.indices]).cpu().numpy(),
+            "alternative_filtered_probs": kept[:-1].cpu().numpy(),
+            "alternative_removed": (filtered_logits[0, top.indices] == -math.inf).cpu().numpy(),
         }
 
 
