@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gpt_core import sampling
-from gpt_core.decoding import GenerationSettings
+from gpt_core.decoding import GenerationSettings, SamplingSettings
 from gpt_core.errors import ContextLengthError, InputError
 from gpt_core.validation import check_integer
 
@@ -240,6 +240,7 @@ class _Run:
         from gpt_core.reading import keep_text, open_reader
 
         settings, control, start = self._settings, self._control, len(taken)
+        shape = settings.effective_sampling
         for token_id in taken:
             self._decoder.read(token_id)
         generator = torch.Generator(device=self._lm.device).manual_seed(settings.seed)
@@ -256,7 +257,9 @@ class _Run:
             for index in range(start, start + settings.max_new_tokens):
                 if control is not None:
                     control.check()
-                token_id, numbers = _take_token(reader.next_logits(), reader.context_ids, settings, generator)
+                token_id, numbers = _take_token(
+                    reader.next_logits(), reader.context_ids, shape, generator, settings.n_alternatives
+                )
                 reader.append(token_id)
                 elapsed = time.perf_counter() - self._started
                 bare = GenerationStep(index=index, token_id=token_id, text="", elapsed=elapsed, **numbers)
@@ -282,24 +285,31 @@ def _finished(
 
 
 def _take_token(
-    logits: torch.Tensor, context_ids: torch.Tensor, settings: GenerationSettings, generator: torch.Generator
+    logits: torch.Tensor,
+    context_ids: torch.Tensor,
+    shape: SamplingSettings,
+    generator: torch.Generator,
+    n_alternatives: int,
 ) -> tuple[int, dict[str, Any]]:
     """The next token from logits `(1, vocab_size)`, and what a step says about it."""
     import torch
 
-    shape = settings.effective_sampling
     # Entered here and left before the step is handed out: an iterator that is never finished leaves nothing behind.
     with torch.inference_mode():
-        filtered_logits = sampling.filter_logits(logits, context_ids, shape)
+        # Greedy, the temperature leaves the largest logit alone, and the token is that.
+        stop_before = "temperature" if shape.greedy else None
+        filtered_logits = sampling.filter_logits(logits, context_ids, shape, stop_before=stop_before)
         if shape.greedy:
             token_id = int(filtered_logits.argmax())
         else:
             token_id = sampling.draw_token(filtered_logits.softmax(dim=-1)[0], generator)
         probs, entropy = sampling.exact_softmax(logits[0])
-        top = probs.topk(min(settings.n_alternatives, len(probs)))
+        top = probs.topk(min(n_alternatives, len(probs)))
         shown = torch.cat([top.indices, top.indices.new_tensor([token_id])])
-        if shape.greedy:  # all is on one token
-            kept, n_survivors, filtered_entropy = (shown == token_id).float(), 1, 0.0
+        removed = filtered_logits[0, shown] == -math.inf
+        if shape.greedy:
+            removed = shown != token_id
+            kept, n_survivors, filtered_entropy = (~removed).float(), 1, 0.0
         elif filtered_logits is logits:  # no stage did anything
             kept, n_survivors, filtered_entropy = probs[shown], len(probs), entropy
         else:
@@ -317,7 +327,7 @@ def _take_token(
             "alternative_ids": top.indices.cpu().numpy(),
             "alternative_probs": top.values.cpu().numpy(),
             "alternative_filtered_probs": kept[:-1].cpu().numpy(),
-            "alternative_removed": (filtered_logits[0, top.indices] == -math.inf).cpu().numpy(),
+            "alternative_removed": removed[:-1].cpu().numpy(),
         }
 
 

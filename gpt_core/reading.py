@@ -21,7 +21,7 @@ from gpt_core.anatomy import forward_arguments
 from gpt_core.capture import interruptible
 from gpt_core.decode_fast import FastDecoder, KeyValues, fast_decoder
 from gpt_core.registry import Registry
-from gpt_core.row_product import QuickRows
+from gpt_core.row_product import quick_rows
 
 if TYPE_CHECKING:
     from gpt_core.control import Control
@@ -264,7 +264,7 @@ class PlainReader:
             arguments["position_ids"] = places.expand(n_texts, -1)
         if "logits_to_keep" in self._accepted:
             arguments["logits_to_keep"] = 1
-        with torch.inference_mode(), interruptible(self._check), QuickRows():
+        with torch.inference_mode(), interruptible(self._check), quick_rows():
             logits: torch.Tensor = self._network(**arguments, return_dict=True).logits[:, -1]
             self.n_read += arguments["input_ids"].shape[1]
             if self._cache is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -75,12 +76,16 @@ def lay_out_for_rows(network: nn.Module) -> None:
             module.weight.data = module.weight.data.t().contiguous().t()
 
 
-class QuickRows(TorchFunctionMode):
-    """While it is active in a thread, linear maps of a single row go through the halves, where these pay.
+def quick_rows() -> AbstractContextManager[Any]:
+    """Inside the `with` block, in this thread, linear maps of a single row go through the halves, where these pay.
 
     For a model's own forward; nothing else of it changes.
     """
+    # The mode looks at every call of a torch function: where it has nothing to do, that is lost time.
+    return _QuickRows() if halves_pay() else nullcontext()
 
+
+class _QuickRows(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Any,

@@ -133,19 +133,22 @@ def filter_logits(
     settings: SamplingSettings,
     *,
     watch: Callable[[str, torch.Tensor], None] | None = None,
+    stop_before: str | None = None,
 ) -> torch.Tensor:
     """The logits `(1, vocab_size)` float32 after every active stage; removed tokens are at minus infinity.
 
     `context_ids` `(1, n_tokens)` int64 is the text so far, prompt included. `watch` is called after each active
-    stage with its name and its output. In the default order equal, bit for bit, to the processors that `generate`
-    makes from the same settings. Raises UnsupportedError where the logits hold NaN or plus infinity, and InputError
-    where `no_repeat_ngram` bans every token.
+    stage with its name and its output; the stage `stop_before` and those after it are left out. In the default order
+    equal, bit for bit, to the processors that `generate` makes from the same settings. Raises UnsupportedError where
+    the logits hold NaN or plus infinity, and InputError where `no_repeat_ngram` bans every token.
     """
-    if not bool((logits < math.inf).all()):
+    if not float(logits.max()) < math.inf:  # the maximum with a NaN is NaN
         raise UnsupportedError(
             "This model's logits are not all numbers (NaN or infinity), so no probabilities follow from them."
         )
     for stage, process in _processors(settings):
+        if stage == stop_before:
+            break
         logits = process(context_ids, logits)
         if stage == "no_repeat_ngram" and not bool((logits > -math.inf).any()):
             raise InputError(
@@ -320,10 +323,10 @@ def exact_softmax(logits: torch.Tensor) -> tuple[torch.Tensor, float]:
     import torch
 
     # MPS has no float64.
-    weights = (logits.cpu() if logits.device.type == "mps" else logits).to(torch.float64, copy=True)
-    weights -= float(logits.max())
-    shifted = weights.clone()
-    total = float(weights.exp_().sum())
+    shifted = (logits.cpu() if logits.device.type == "mps" else logits).to(torch.float64, copy=True)
+    shifted -= float(logits.max())
+    weights = shifted.exp()
+    total = float(weights.sum())
     mean = float(torch.dot(weights, shifted)) / total
     if math.isnan(mean):  # a logit of minus infinity: no weight, and 0 times infinity is no number
         mean = float(torch.dot(weights, shifted.clamp_min(-1e9))) / total

@@ -12,7 +12,7 @@ from gpt_core import row_product
 from gpt_core.catalog import ModelId
 from gpt_core.model import wrap_network
 from gpt_core.reading import PlainReader
-from gpt_core.row_product import QuickRows, halves_pay, lay_out_for_rows, multiply_in_halves, suits_halves
+from gpt_core.row_product import halves_pay, lay_out_for_rows, multiply_in_halves, quick_rows, suits_halves
 from tests.conftest import make_network
 
 IDS = np.random.RandomState(5).randint(0, 50257, size=12).tolist()
@@ -118,7 +118,7 @@ def test_a_step_of_the_models_own_forward(
 
 def test_only_single_rows_inside_and_only_in_this_thread(pays: list[int]) -> None:
     weight, bias = torch.ones(3, 4), torch.ones(3)
-    with torch.inference_mode(), QuickRows():
+    with torch.inference_mode(), quick_rows():
         functional.linear(torch.ones(2, 4), weight, bias)
         assert not pays
         other = threading.Thread(target=functional.linear, args=(torch.ones(1, 4), weight, bias))
