@@ -100,10 +100,12 @@ def _restore(entries: dict[str, ModelEntry]) -> None:
     if chosen in entries or (chosen is None and KEY in st.session_state):
         return
     asked = chosen if chosen is not None else st.query_params.get(KEY)
+    # A link that somebody typed names no revision: any will do, and the address then says which it was.
+    found = next((name for name in entries if asked in {name, name.partition("@")[0]}), None)
     if asked is None:
         st.session_state[KEY] = default_model_id()
-    elif asked in entries:
-        st.session_state[KEY] = asked
+    elif found is not None:
+        st.session_state[KEY] = found
     else:
         # Another model's numbers under this link would be wrong numbers.
         st.session_state[KEY] = None

@@ -137,6 +137,20 @@ def test_bad_link_values(name: str, query: dict[str, str]) -> None:
         assert "The link asks for 99 here. Possible: 0 to 5." in texts(at)
 
 
+def test_a_link_without_a_revision_finds_the_model_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
+) -> None:
+    make_network("llama").save_pretrained(tmp_path / "tiny-llama")
+    gpt2_tokenizer.save_pretrained(tmp_path / "tiny-llama")
+    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+    at = open_page("attention", model="local:tiny-llama")
+    assert errors(at) == []
+    chosen = at.selectbox(key="model").value
+    assert chosen.startswith("local:tiny-llama@")
+    assert at.query_params["model"] == chosen
+    assert at.get("plotly_chart")
+
+
 @pytest.mark.parametrize(
     "model",
     ["local:gpt2@0123456789ab", "bundled:small-gpt2@000000000000", "../../etc/passwd", "hub:x", "local:/etc"],
