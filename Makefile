@@ -27,7 +27,7 @@ run: $(ready)
 	@$(python) -m dashboard $(ARGS)
 
 test: $(ready_dev)
-	@$(python) -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder $(ARGS)
+	@$(python) -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder $(ARGS)
 
 check: check-format check-lint check-imports check-types
 

@@ -29,7 +29,7 @@ from transformers.activations import NewGELUActivation
 
 from gpt_core.errors import UnsupportedError
 from gpt_core.model import LanguageModel, count_beside
-from gpt_core.row_product import multiply_in_halves, suits_halves
+from gpt_core.row_product import RowProduct
 
 # Torch means to drop these tensors one day; `int8_machine_problem` finds out.
 warnings.filterwarnings("ignore", message="torch.quantize_per_tensor, torch.quantize_per_channel")
@@ -91,25 +91,14 @@ class KeyValues:
         return 2 * self.keys.numel() * self.keys.element_size()
 
 
-class _Linear:
+class _Linear(RowProduct):
     """`x @ weight.T + bias`, in float32."""
 
-    __slots__ = ("bias", "in_halves", "weight")
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """`weight` `(n_out, n_in)`, any strides."""
-        self.weight, self.bias = weight, bias
-        self.in_halves = suits_halves(weight)
+    __slots__ = ()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Rows `(n, n_in)` -> `(n, n_out)`."""
         return functional.linear(x, self.weight, self.bias)
-
-    def of_one(self, row: torch.Tensor) -> torch.Tensor:
-        """`(n_in,)` -> `(n_out,)`."""
-        if self.in_halves:
-            return multiply_in_halves(row, self.weight, self.bias)
-        return torch.mv(self.weight, row) if self.bias is None else torch.addmv(self.bias, self.weight, row)
 
 
 class _Int8Linear:

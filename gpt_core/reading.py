@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from transformers import DynamicCache, DynamicLayer
@@ -21,7 +22,7 @@ from gpt_core.anatomy import forward_arguments
 from gpt_core.capture import interruptible
 from gpt_core.decode_fast import FastDecoder, KeyValues, fast_decoder
 from gpt_core.registry import Registry
-from gpt_core.row_product import quick_rows
+from gpt_core.row_product import step_twin
 
 if TYPE_CHECKING:
     from gpt_core.control import Control
@@ -215,6 +216,7 @@ class PlainReader:
     ) -> None:
         """`check` is called inside a pass; `kept` is what is known of the first `n_shared` tokens of a single text."""
         self._network = cast(Any, lm.network)
+        self._step_network = _step_network(lm)
         self._check = check
         self._accepted = forward_arguments(self._network)
         # As `generate` decides: the others keep a state of their own kind.
@@ -264,8 +266,9 @@ class PlainReader:
             arguments["position_ids"] = places.expand(n_texts, -1)
         if "logits_to_keep" in self._accepted:
             arguments["logits_to_keep"] = 1
-        with torch.inference_mode(), interruptible(self._check), quick_rows():
-            logits: torch.Tensor = self._network(**arguments, return_dict=True).logits[:, -1]
+        with torch.inference_mode(), interruptible(self._check):
+            network = self._step_network if arguments["input_ids"].numel() == 1 else self._network
+            logits: torch.Tensor = network(**arguments, return_dict=True).logits[:, -1]
             self.n_read += arguments["input_ids"].shape[1]
             if self._cache is not None:
                 self._n_cached = self.context_ids.shape[1]
@@ -283,6 +286,18 @@ class PlainReader:
         return self._cache, self._n_cached, sum(t.numel() * t.element_size() for t in tensors)
 
 
+def _step_network(lm: LanguageModel) -> Any:
+    """What reads a single token."""
+    if lm.device.type != "cpu":
+        return lm.network
+    with _lock:
+        if lm not in _twins:
+            _twins[lm] = step_twin(lm.network)
+        return _twins[lm]
+
+
+_lock = threading.Lock()
+_twins: WeakKeyDictionary[LanguageModel, Any] = WeakKeyDictionary()
 _kept: Registry[tuple[tuple[Any, ...], tuple[int, ...]], KeptText] = Registry(
     MAX_KEPT_BYTES, lambda kept: kept.n_bytes
 )

@@ -9,17 +9,17 @@ once in a process.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
+
+N = TypeVar("N", bound=nn.Module)
 
 #: How much faster the halves must be to be used: what a busy machine shows of one is not a reason.
 _LEAST_GAIN = 1.3
@@ -76,27 +76,52 @@ def lay_out_for_rows(network: nn.Module) -> None:
             module.weight.data = module.weight.data.t().contiguous().t()
 
 
-def quick_rows() -> AbstractContextManager[Any]:
-    """Inside the `with` block, in this thread, linear maps of a single row go through the halves, where these pay.
+class RowProduct:
+    """`row @ weight.T + bias`, `(n_out,)`, of rows `(n_in,)`, by the quickest product for this weight here."""
 
-    For a model's own forward; nothing else of it changes.
+    __slots__ = ("bias", "in_halves", "weight")
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """`weight` `(n_out, n_in)` float32, any strides; `bias` `(n_out,)`."""
+        self.weight, self.bias = weight, bias
+        self.in_halves = suits_halves(weight)
+
+    def of_one(self, row: torch.Tensor) -> torch.Tensor:
+        """`(n_in,)` -> `(n_out,)`."""
+        if self.in_halves:
+            return multiply_in_halves(row, self.weight, self.bias)
+        return torch.mv(self.weight, row) if self.bias is None else torch.addmv(self.bias, self.weight, row)
+
+
+class _RowLinear(nn.Linear):
+    """A linear map of which single rows are the usual case."""
+
+    product: RowProduct
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows `(..., n_in)` -> `(..., n_out)`."""
+        if x.numel() != self.in_features:
+            return super().forward(x)
+        return self.product.of_one(x.reshape(-1)).view(*x.shape[:-1], -1)
+
+
+def step_twin(network: N) -> N:
+    """The same network over the same parameters, for steps of a single token: nobody records or replaces there.
+
+    A tree of modules of its own, without the hooks of `network`; its linear maps take a row by the quickest product,
+    and what does nothing outside training is left out. On a CPU.
     """
-    # The mode looks at every call of a torch function: where it has nothing to do, that is lost time.
-    return _QuickRows() if halves_pay() else nullcontext()
-
-
-class _QuickRows(TorchFunctionMode):
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Take the place of `functional.linear` where it can."""
-        if func is functional.linear and not kwargs and len(args) in (2, 3):
-            x, weight = args[0], args[1]
-            if x.numel() == weight.shape[-1] and suits_halves(weight):
-                bias = args[2] if len(args) == 3 else None
-                return multiply_in_halves(x.reshape(-1), weight, bias).view(*x.shape[:-1], -1)
-        return func(*args, **(kwargs or {}))
+    tensors = [*network.parameters(), *network.buffers()]
+    twin = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    modules: list[Any] = list(twin.modules())
+    for module in modules:
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+        vars(module).pop("forward", None)  # the decoder's that can replay
+        kind: type = type(module)
+        if kind is nn.Linear:
+            module.__class__ = _RowLinear
+            module.product = RowProduct(module.weight, module.bias)
+        elif kind is nn.Dropout:
+            module.__class__ = nn.Identity
+    return twin

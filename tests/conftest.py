@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 # Before torch, which reads it once: tests that run side by side have a thread each.
@@ -104,12 +103,17 @@ def make_network(architecture: str, *, sharpen: float | None = None, **options: 
     return network
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Side by side run the files of tests, each whole; those that drive a browser, with one server, are one of them."""
-    browser = Path(__file__).parent / "e2e"
-    for item in items:
-        name = "browser" if browser in item.path.parents else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "browser" if path.startswith("tests/e2e/") else path
+
+    return FileScheduling(config, log)
 
 
 REAL_HUB_FOLDER = hub_constants.HF_HUB_CACHE
