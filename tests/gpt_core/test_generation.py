@@ -212,14 +212,17 @@ class _ForcedLogits(torch.nn.Module):
 
     def __init__(self, network: Any, ids: list[int]) -> None:
         super().__init__()
-        self.config, self.generation_config, self._ids = network.config, network.generation_config, iter(ids)
+        self.config, self.generation_config = network.config, network.generation_config
+        left = iter(ids)
+        # A function is not copied with a network: the copy goes on where this one is.
+        self._next_id = lambda: next(left)
 
     def _supports_default_dynamic_cache(self) -> bool:
         return True
 
     def forward(self, input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any) -> Any:
         logits = torch.full((1, 1, 50257), -100.0)
-        logits[0, 0, next(self._ids)] = 100.0
+        logits[0, 0, self._next_id()] = 100.0
         return type("Output", (), {"logits": logits})()
 
 
