@@ -52,7 +52,7 @@ from gpt_core.decoding import GenerationSettings  # noqa: E402
 from gpt_core.generation import generate_tokens  # noqa: E402
 from gpt_core.model import LanguageModel, wrap_network  # noqa: E402
 from gpt_core.reading import key_value_bytes  # noqa: E402
-from gpt_core.row_product import halves_pay, multiply_in_halves, suits_halves  # noqa: E402
+from gpt_core.row_product import RowProduct, halves_pay  # noqa: E402
 
 QUICK = "--quick" in sys.argv
 NEW_TOKENS = 16 if QUICK else 64
@@ -149,15 +149,12 @@ def sweep_seconds(lm: LanguageModel, n_tokens: int) -> tuple[float, float]:
     if lm.anatomy.position_embedding is not None:  # of which a token reads one row
         matrices = [p for p in matrices if p is not lm.anatomy.position_embedding.weight]
     matrices = [p if p.is_contiguous() else p.t() for p in (*matrices, head)]
-    rows = [torch.ones(matrix.shape[1]) for matrix in matrices]
+    products_of = [(RowProduct(matrix, None), torch.ones(matrix.shape[1])) for matrix in matrices]
     keys_and_values = torch.ones(n_tokens * key_value_bytes(lm) // 4)
 
     def products() -> None:
-        for row, matrix in zip(rows, matrices, strict=True):
-            if suits_halves(matrix):
-                multiply_in_halves(row, matrix, None)
-            else:
-                torch.mv(matrix, row)
+        for product, row in products_of:
+            product.of_one(row)
         keys_and_values.sum()
 
     def reads() -> None:

@@ -306,17 +306,18 @@ def _take_token(
         probs, entropy = sampling.exact_softmax(logits[0])
         top = probs.topk(min(n_alternatives, len(probs)))
         shown = torch.cat([top.indices, top.indices.new_tensor([token_id])])
-        removed = filtered_logits[0, shown] == -math.inf
         if shape.greedy:
-            removed = shown != token_id
-            kept, n_survivors, filtered_entropy = (~removed).float(), 1, 0.0
-        elif filtered_logits is logits:  # no stage did anything
-            kept, n_survivors, filtered_entropy = probs[shown], len(probs), entropy
+            alive = shown == token_id
+            kept, n_survivors, filtered_entropy = alive.float(), 1, 0.0
         else:
-            # Of those that are left: over the whole vocabulary the zeros would be summed up too.
             survivors = (filtered_logits[0] > -math.inf).nonzero()[:, 0]
-            few, filtered_entropy = sampling.exact_softmax(filtered_logits[0, survivors])
-            kept, n_survivors = torch.zeros_like(probs).index_put_((survivors,), few)[shown], len(survivors)
+            alive, n_survivors = filtered_logits[0, shown] > -math.inf, len(survivors)
+            if filtered_logits is logits:  # no stage did anything
+                kept, filtered_entropy = probs[shown], entropy
+            else:
+                # Of those that are left: over the whole vocabulary the zeros would be summed up too.
+                few, filtered_entropy = sampling.exact_softmax(filtered_logits[0, survivors])
+                kept = torch.zeros_like(probs).index_put_((survivors,), few)[shown]
         return token_id, {
             "prob": float(probs[token_id]),
             "filtered_prob": float(kept[-1]),
@@ -327,7 +328,7 @@ def _take_token(
             "alternative_ids": top.indices.cpu().numpy(),
             "alternative_probs": top.values.cpu().numpy(),
             "alternative_filtered_probs": kept[:-1].cpu().numpy(),
-            "alternative_removed": removed[:-1].cpu().numpy(),
+            "alternative_removed": (~alive[:-1]).cpu().numpy(),
         }
 
 

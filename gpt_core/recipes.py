@@ -337,7 +337,7 @@ def _run_lines(runs: Sequence[GenerationSettings | BeamSettings], lm: LanguageMo
     if len(seeds) > 1:
         lines.append(f"for seed in {seeds!r}:")
         indent = "    "
-    if seeds:
+    if seeds:  # in the reader's own program, where `generate` has no other way
         lines.append(f"{indent}torch.manual_seed({'seed' if len(seeds) > 1 else seeds[0]})")
     lines += [
         f"{indent}output = model.generate(",

@@ -386,12 +386,7 @@ def test_a_full_context_is_compared_in_the_windows_chosen() -> None:
     assert numbers(chart(at, "attention_compare_difference")["data"][0]["z"]).shape == (512, 110)
 
 
-def test_two_models_are_compared_where_they_align(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
-) -> None:
-    make_network("llama").save_pretrained(tmp_path / "tiny-llama")
-    gpt2_tokenizer.save_pretrained(tmp_path / "tiny-llama")
-    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+def test_two_models_are_compared_where_they_align(tiny_llama: Path) -> None:
     at = open_page(
         "attention",
         prompt=PROMPT,
@@ -403,12 +398,12 @@ def test_two_models_are_compared_where_they_align(
     assert "the other: local:tiny-llama@" in note
     assert "this: bundled:small-gpt2@" in note
     # Each map is its own model's.
-    for side, folder in (("this", BUNDLED_FOLDER), ("other", tmp_path / "tiny-llama")):
+    for side, folder in (("this", BUNDLED_FOLDER), ("other", tiny_llama)):
         found = np.nan_to_num(numbers(chart(at, f"attention_compare_{side}")["data"][0]["z"]))
         np.testing.assert_allclose(found, eager_map(folder, PROMPT, layer=1, head=1), atol=1e-5)
     assert not np.allclose(
         eager_map(BUNDLED_FOLDER, PROMPT, layer=1, head=1),
-        eager_map(tmp_path / "tiny-llama", PROMPT, layer=1, head=1),
+        eager_map(tiny_llama, PROMPT, layer=1, head=1),
         atol=0.01,
     )
     at.selectbox(key="attention_layer").select(5)
@@ -429,20 +424,16 @@ def eager_map(folder: Path, text: str, *, layer: int, head: int) -> np.ndarray:
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_generated_tokens_are_compared_where_they_mean_the_same_in_the_other_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any, aligned: bool
+    tiny_llama: Path, aligned: bool
 ) -> None:
-    folder = tmp_path / "tiny-llama"
-    make_network("llama").save_pretrained(folder)
-    gpt2_tokenizer.save_pretrained(folder)
     if not aligned:  # the same pieces, and so as many tokens, under other numbers
-        file = folder / "tokenizer.json"
+        file = tiny_llama / "tokenizer.json"
         content = json.loads(file.read_text(encoding="utf-8"))
         pieces = content["model"]["vocab"]
         content["model"]["vocab"] = {
             piece: number if number >= 50256 else (number + 1) % 50256 for piece, number in pieces.items()
         }
         file.write_text(json.dumps(content), encoding="utf-8")
-    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
     at = continued(
         **ANOTHER_MODEL,
     )

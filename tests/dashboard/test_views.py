@@ -1,15 +1,11 @@
 """Every page, through the router, with what readers and links can bring."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from gpt_core.engine import shared_engine
 from gpt_core.model import LanguageModel
 from gpt_core.validation import MAX_CHARACTERS
-from tests.conftest import make_network
 from tests.dashboard.pages import NAMES, errors, open_page, settle, texts
 
 pytestmark = pytest.mark.usefixtures("bundled")
@@ -137,12 +133,8 @@ def test_bad_link_values(name: str, query: dict[str, str]) -> None:
         assert "The link asks for 99 here. Possible: 0 to 5." in texts(at)
 
 
-def test_a_link_without_a_revision_finds_the_model_and_says_which(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
-) -> None:
-    make_network("llama").save_pretrained(tmp_path / "tiny-llama")
-    gpt2_tokenizer.save_pretrained(tmp_path / "tiny-llama")
-    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+@pytest.mark.usefixtures("tiny_llama")
+def test_a_link_without_a_revision_finds_the_model_and_says_which() -> None:
     at = open_page("attention", model="local:tiny-llama")
     assert errors(at) == []
     chosen = at.selectbox(key="model").value
@@ -202,13 +194,8 @@ def _length(at: AppTest) -> str:
     return " ".join(element.proto.text for element in at.get("progress"))
 
 
-def test_a_switch_of_models_ends_the_own_generation_and_says_whose_text_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2_tokenizer: Any
-) -> None:
-    network = make_network("llama")
-    network.save_pretrained(tmp_path / "tiny-llama")
-    gpt2_tokenizer.save_pretrained(tmp_path / "tiny-llama")
-    monkeypatch.setenv("GPT_CORE_MODELS", str(tmp_path))
+@pytest.mark.usefixtures("tiny_llama")
+def test_a_switch_of_models_ends_the_own_generation_and_says_whose_text_it_was() -> None:
     at = open_page("generation", generation_max_new_tokens="400", generation_n_sequences="8")
     at.button(key="generation_start").click().run()
     first = at.selectbox(key="model").value

@@ -140,3 +140,6 @@ def test_every_look_fits_a_phone(open_page: Callable[..., Page], server: Server,
         assert main.evaluate("node => node.scrollWidth <= node.clientWidth")
         row = page.locator(".st-key-predictions_stages_box .row")
         assert row.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
+        # A card a line, as wide as the screen lets it.
+        widths = row.locator(".card").evaluate_all("cards => cards.map(card => card.offsetWidth)")
+        assert set(widths) == {row.evaluate("node => node.clientWidth")}

@@ -58,6 +58,7 @@ def test_keys_tell_work_apart_and_tasks_travel(bundled: LanguageModel) -> None:
     keys = [task.key for task in make_tasks(model)]
     assert len(set(keys)) == len(keys)
     assert keys == [task.key for task in make_tasks(model)]
+    # As they would reach a child process.
     assert keys == [pickle.loads(pickle.dumps(task)).key for task in make_tasks(model)]
     assert not {task.key for task in make_tasks("local:other@0123456789ab")} & set(keys)
 

@@ -47,7 +47,7 @@ def reference_ids(lm: LanguageModel, settings: GenerationSettings, **more: Any) 
     prompt = torch.tensor([PROMPT])
     network: Any = lm.network
     with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(settings.seed)  # `generate` draws from no other generator
         output = network.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), **generate_call(settings, lm), **more
         )
@@ -263,6 +263,21 @@ def test_numbers_of_a_step_from_a_full_pass_without_cache(name: str, choose_lm: 
         assert (step.alternative_filtered_probs >= 0).all()
 
 
+def test_tokens_that_the_model_itself_rules_out_do_not_survive(bundled: LanguageModel) -> None:
+    class Ruled(_ForcedLogits):
+        def forward(self, input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any) -> Any:
+            logits = torch.full((1, 1, 50257), -torch.inf)
+            logits[0, 0, :5] = 0.0
+            return type("Output", (), {"logits": logits})()
+
+    lm = dataclasses.replace(bundled, network=Ruled(bundled.network, []))
+    step = next(generate_tokens(lm, (0, 1, 2), GenerationSettings(max_new_tokens=1)))
+    assert step.n_survivors == 5
+    assert step.alternative_removed.tolist() == [False] * 5 + [True] * 5
+    greedy = next(generate_tokens(lm, (0, 1, 2), GenerationSettings(max_new_tokens=1, do_sample=False)))
+    assert (greedy.n_survivors, greedy.filtered_prob, greedy.alternative_removed.sum()) == (1, 1.0, 9)
+
+
 def test_rank_counts_larger_logits_only(bundled: LanguageModel) -> None:
     class Flat(_ForcedLogits):
         def forward(self, input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any) -> Any:
@@ -369,7 +384,7 @@ def test_the_global_generator_is_left_alone_and_does_not_matter(bundled: Languag
     first = our_ids(bundled, settings)
     assert torch.equal(torch.random.get_rng_state(), state)
     with torch.random.fork_rng():
-        torch.manual_seed(123)
+        torch.manual_seed(123)  # what must not matter
         assert our_ids(bundled, settings) == first
     assert our_ids(bundled, dataclasses.replace(settings, seed=78)) != first
 

@@ -357,7 +357,7 @@ def test_extreme_temperatures_stay_finite(temperature: float) -> None:
 def test_draw_is_the_one_that_the_global_generator_would_make_and_leaves_it_alone() -> None:
     probs = torch.from_numpy(random_logits(1000)).softmax(0)
     with torch.random.fork_rng():
-        torch.manual_seed(5)
+        torch.manual_seed(5)  # the generator that ours is compared with
         expected = [int(torch.multinomial(probs[None], 1)) for _ in range(50)]
     state = torch.random.get_rng_state()
     generator = torch.Generator().manual_seed(5)

@@ -168,7 +168,7 @@ def test_every_value_of_a_task_is_part_of_its_key() -> None:
 
 def test_a_task_travels() -> None:
     for task in make_tasks():
-        arrived = pickle.loads(pickle.dumps(task))
+        arrived = pickle.loads(pickle.dumps(task))  # as it would reach a child process
         assert arrived == task
         assert arrived.key == task.key
         assert hash(arrived.key) == hash(task.key)
